@@ -1,0 +1,1 @@
+"""Inventory (declared) and observed facts -> Workers."""

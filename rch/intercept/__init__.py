@@ -1,0 +1,1 @@
+"""command text or argv, cwd, policy -> Decision. Pure; imports no I/O."""

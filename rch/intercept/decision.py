@@ -1,0 +1,83 @@
+"""What the decision is about: Verdict, Segment, Decision, Policy. Standard library only, no I/O."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class Verdict(str, enum.Enum):
+    OFFLOAD = "offload"
+    LOCAL = "local"
+
+
+class Products(str, enum.Enum):
+    """What a kind is run for: decides ``artifacts.build_dir = auto`` (design.md 6.4)."""
+
+    FILES = "files"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What rch knows about one sort of command; one row per sub-command of a toolchain module.
+
+    name:           "cargo.build", "make", "cc.compile", …; "command" is the free command of a named place.
+    products:       FILES: the build directory returns; OUTPUT: only the tree returns.
+    repeatable:     may run again elsewhere when lost or out of memory (lessons EX-07).
+    ignored_inputs: git-ignored files are inputs too (make, cmake, ninja, meson, cc; lessons SP-10).
+    tools:          toolchain identities that must match ("rust", "c", "go", "node").
+    confidence:     0..1 before adjustments (coverage B-3).
+    run_locally_after: `cargo run`: build there, then run the same command here.
+    """
+
+    name: str
+    products: Products
+    repeatable: bool
+    ignored_inputs: bool
+    tools: tuple[str, ...]
+    confidence: float = 0.9
+    run_locally_after: bool = False
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One simple command of a line.
+
+    start, end: byte range in the UTF-8 command text, of the build's own words (wrappers and assignments excluded).
+    tier:       0 instant reject, 1 structure, 2 keyword, 3 never-intercept, 4 classification.
+    reason:     a code of the closed list (coverage C-8), or "" for an offload.
+    detail:     the same for people.
+    """
+
+    start: int
+    end: int
+    text: str
+    verdict: Verdict
+    kind: Kind | None
+    confidence: float
+    tier: int
+    reason: str
+    detail: str = ""
+    argv: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict over a line: offload when at least one segment is."""
+
+    command: str
+    verdict: Verdict
+    segments: tuple[Segment, ...]
+    rewritten: str
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The part of the configuration that decides (interception.*, general.*)."""
+
+    structure: str = "transparent"
+    confidence_threshold: float = 0.85
+    exclude: tuple[str, ...] = ()
+    toolchains: Mapping[str, bool] = field(default_factory=dict)

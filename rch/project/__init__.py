@@ -1,0 +1,1 @@
+"""cwd -> Project, Manifest, digest: what a command needs from this machine."""
