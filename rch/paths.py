@@ -6,7 +6,7 @@ A path is a ``str`` decoded with ``os.fsdecode`` (UTF-8 with surrogateescape), s
 from __future__ import annotations
 
 import shlex
-from typing import NewType
+from typing import NewType, Self
 
 AbsPath = NewType("AbsPath", str)
 """An absolute, normalised path on this machine, as the caller typed it (links not resolved)."""
@@ -20,7 +20,7 @@ class Argv(tuple[str, ...]):
 
     __slots__ = ()
 
-    def __new__(cls, *words: str) -> Argv:
+    def __new__(cls, *words: str) -> Self:
         return super().__new__(cls, words)
 
     def shown(self) -> str:

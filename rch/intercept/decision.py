@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
-class Verdict(str, enum.Enum):
+class Verdict(enum.StrEnum):
     OFFLOAD = "offload"
     LOCAL = "local"
 
 
-class Products(str, enum.Enum):
+class Products(enum.StrEnum):
     """What a kind is run for: decides ``artifacts.build_dir = auto`` (design.md 6.4)."""
 
     FILES = "files"

@@ -46,14 +46,14 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ExtraFile:
-    """A single file outside the roots that the job needs at the same path, read-only (small: config, toolchain files)."""
+    """A small file outside the roots that the job needs at the same path, read-only (config, toolchain files)."""
 
     path: AbsPath
     content: bytes
     mode: int = 0o644
 
 
-class Tool(str, enum.Enum):
+class Tool(enum.StrEnum):
     """A toolchain whose identity must be equal here and there before products may return."""
 
     RUST = "rust"
@@ -104,4 +104,5 @@ class Project:
         """One digest over all roots."""
         from rch.worker.protocol import hash_bytes
 
-        return hash_bytes("\0".join(f"{r.path}\0{self.manifests[r.key].digest}" for r in self.roots).encode("utf-8", "surrogateescape"))
+        lines = (f"{root.path}\0{self.manifests[root.key].digest}" for root in self.roots)
+        return hash_bytes("\0".join(lines).encode("utf-8", "surrogateescape"))
