@@ -20,6 +20,7 @@ class Declared:
     ssh_key: AbsPath | None = None
     known_hosts: AbsPath | None = None
     ssh_options: tuple[str, ...] = ()
+    """Further ssh_config settings, each ``Keyword=value``, for ``-o``."""
     executor: str = "ssh"
     slots: int | None = None
     slots_per_core: float = 1.0
@@ -27,10 +28,16 @@ class Declared:
     enabled: bool = True
     cache_dir: str = "~/.rch"
     tags: tuple[str, ...] = ()
+    """The host's groups (without all, ungrouped and rch_workers) and ``rch_tags``, sorted."""
     description: str = ""
     embedded: bool = False
     python: str = "python3"
     connect_timeout_s: float = 5.0
+    session: str = ""
+    workdir: str = ""
+    platform: str = ""
+    addr: str = ""
+    tunnel: str = "auto"
 
 
 @dataclass(frozen=True)
