@@ -26,13 +26,17 @@ _FLAG_OPTIONS = {
 }
 """Flags of ssh with a value that are settings by another name."""
 
-_FLAG_SWITCHES = {"-C": "Compression=yes", "-4": "AddressFamily=inet", "-6": "AddressFamily=inet6"}
+_FLAG_SWITCHES = {"-C": ("Compression", "yes"), "-4": ("AddressFamily", "inet"), "-6": ("AddressFamily", "inet6")}
 
 _IGNORED_SWITCHES = frozenset({"-A", "-a", "-q", "-T", "-t", "-v", "-vv", "-vvv", "-x", "-X", "-k"})
 """What people add for their own logins; rch forwards nothing and needs no terminal."""
 
 _OWN_SETTINGS = frozenset({"controlmaster", "controlpath", "controlpersist", "forwardagent", "forwardx11"})
 """Settings that rch makes itself, per connection."""
+
+
+_ADMINISTRATOR = frozenset({"identityfile", "user", "port"})
+"""These are the administrator's; rchd's own come from rch_user, rch_ssh_key and ansible_port."""
 
 
 def hosts_of(listing: Mapping[str, Any], group: str) -> list[str]:
@@ -61,10 +65,10 @@ def groups_of(listing: Mapping[str, Any]) -> dict[str, list[str]]:
     return held
 
 
-def ssh_settings(arguments: str) -> Iterator[str]:
-    """The settings, each ``Keyword=value``, in *arguments* as one would type them behind ``ssh``.
+def ssh_settings(arguments: str) -> Iterator[tuple[str, str]]:
+    """The settings in *arguments* as one would type them behind ``ssh``: pairs of keyword and value.
 
-    Raises ValueError for what is no setting (a forward, another configuration file, a host).
+    ``-F FILE`` is the pair ``("-F", FILE)``. Raises ValueError for what is no setting (a forward, a host).
     """
     words = shlex.split(arguments)
     while words:
@@ -74,18 +78,21 @@ def ssh_settings(arguments: str) -> Iterator[str]:
             yield _FLAG_SWITCHES[word]
         elif word in _IGNORED_SWITCHES:
             continue
-        elif flag == "-o" or flag in _FLAG_OPTIONS:
+        elif flag in ("-o", "-F") or flag in _FLAG_OPTIONS:
             if not attached and not words:
                 raise ValueError(f"{flag} without a value")
             value = attached or words.pop(0)
+            if flag == "-F":
+                yield flag, value
+                continue
             if flag != "-o":
-                yield f"{_FLAG_OPTIONS[flag]}={value}"
+                yield _FLAG_OPTIONS[flag], value
                 continue
             keyword, _, rest = value.partition("=") if "=" in value else value.partition(" ")
             if not rest.strip():
                 raise ValueError(f"-o {value} has no value")
             if keyword.strip().lower() not in _OWN_SETTINGS:
-                yield f"{keyword.strip()}={rest.strip()}"
+                yield keyword.strip(), rest.strip()
         else:
             raise ValueError(f"{word} is no setting that rch can carry over")
 
@@ -101,16 +108,17 @@ def declare(name: str, variables: Mapping[str, Any], groups: list[str]) -> Decla
             f"{name}: rch cannot run jobs over ansible_connection {connection}; set rch_executor",
             key="ansible_connection",
         )
-    settings: list[str] = []
+    words: list[str] = []
     known_hosts: AbsPath | None = None
     for key in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
         try:
-            for setting in ssh_settings(str(get(key) or "")):
-                keyword, _, value = setting.partition("=")
-                if keyword.lower() == "userknownhostsfile" and " " not in value:
-                    known_hosts = AbsPath(os.path.abspath(os.path.expanduser(value)))
-                elif keyword.lower() not in ("identityfile", "user", "port"):
-                    settings.append(setting)  # those three are the administrator's; rchd's come from rch_* variables
+            for keyword, value in ssh_settings(str(get(key) or "")):
+                if keyword.lower() == "userknownhostsfile" and " " not in value.strip('"'):
+                    known_hosts = _path(value.strip('"'))
+                elif keyword == "-F":
+                    words += [keyword, os.path.expanduser(value)]
+                elif keyword.lower() not in _ADMINISTRATOR:
+                    words += ["-o", f"{keyword}={value}"]
         except ValueError as error:
             raise ConfigError(f"{name}: {key}: {error}", key=key) from error
     own_account = embedded or executor == "local"
@@ -122,7 +130,7 @@ def declare(name: str, variables: Mapping[str, Any], groups: list[str]) -> Decla
         user=str(get("rch_user") or (get("ansible_user") or _me() if own_account else "rch")),
         ssh_key=_path(get("rch_ssh_key") or (get("ansible_ssh_private_key_file") if own_account else None)),
         known_hosts=known_hosts,
-        ssh_options=tuple(settings),
+        ssh_options=tuple(words),
         executor=str(executor),
         slots=get("rch_slots"),
         slots_per_core=float(get("rch_slots_per_core", 1.0)),

@@ -50,7 +50,7 @@ def find_inventory(flag: str = "", environ: Mapping[str, str] | None = None) -> 
         if named:
             path = os.path.abspath(os.path.expanduser(named))
             if not os.path.exists(path):
-                raise ConfigError(f"inventory {path} ({origin}) does not exist", file=path, hint="rch init")
+                raise ConfigError(f"no inventory there (named by {origin})", file=path, hint="rch init")
             return AbsPath(path)
     home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
     candidates = [os.path.join(home, "rch", "inventory")]

@@ -20,7 +20,7 @@ class Declared:
     ssh_key: AbsPath | None = None
     known_hosts: AbsPath | None = None
     ssh_options: tuple[str, ...] = ()
-    """Further ssh_config settings, each ``Keyword=value``, for ``-o``."""
+    """Further words for ssh: ``-o Keyword=value`` and ``-F FILE`` pairs, as the inventory gives them."""
     executor: str = "ssh"
     slots: int | None = None
     slots_per_core: float = 1.0

@@ -62,7 +62,7 @@ def read_registry(state_dir: AbsPath) -> Registry:
     workers = {}
     for name, fields in snapshot["workers"].items():
         values: dict[str, Any] = {key: tuple(value) if key in _TUPLES else value for key, value in fields.items()}
-        workers[name] = Worker(Declared(**values), read_observed(state_dir, name))
+        workers[name] = _worker(state_dir, Declared(**values))
     return Registry(workers, snapshot["digest"], tuple(AbsPath(row[0]) for row in snapshot["stamps"]))
 
 
@@ -101,9 +101,18 @@ def compile_registry(state_dir: AbsPath, source: AbsPath, *, write: bool = True)
     }
     if write:
         write_private(_snapshot_path(state_dir), json.dumps(snapshot, indent=1).encode("ascii") + b"\n")
-    return Registry(
-        {one.name: Worker(one, read_observed(state_dir, one.name)) for one in declared}, digest, tuple(paths)
-    )
+    return Registry({one.name: _worker(state_dir, one) for one in declared}, digest, tuple(paths))
+
+
+def own_key(state_dir: AbsPath) -> AbsPath:
+    """The key that the playbooks make for workers without ``rch_ssh_key``; it need not exist."""
+    return AbsPath(os.path.join(state_dir, "ssh", "id_ed25519"))
+
+
+def _worker(state_dir: AbsPath, declared: Declared) -> Worker:
+    if declared.ssh_key is None and declared.executor == "ssh" and os.path.exists(own_key(state_dir)):
+        declared = dataclasses.replace(declared, ssh_key=own_key(state_dir))
+    return Worker(declared, read_observed(state_dir, declared.name))
 
 
 def check_listing(listing: Mapping[str, Any], paths: Sequence[AbsPath] = ()) -> list[Declared]:
@@ -132,7 +141,8 @@ def check_listing(listing: Mapping[str, Any], paths: Sequence[AbsPath] = ()) -> 
 def ask_ansible(source: AbsPath) -> dict[str, Any]:
     """The JSON of ``ansible-inventory --list`` for *source*; raises ConfigError with Ansible's reason in one line."""
     environ = dict(os.environ)
-    environ.setdefault("ANSIBLE_CONFIG", _own_config())
+    if own := _own_config():
+        environ.setdefault("ANSIBLE_CONFIG", own)
     environ.update(
         ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED="True",  # default: a broken inventory is a warning and exit 0
         ANSIBLE_NOCOLOR="True",
@@ -166,10 +176,10 @@ def ask_ansible(source: AbsPath) -> dict[str, Any]:
 
 
 def _own_config() -> str:
-    """The checkout's ansible.cfg; never one that happens to lie in a working directory."""
+    """The checkout's ansible.cfg, or ""; never one that happens to lie in a working directory."""
     checkout = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     path = os.path.join(checkout, "ansible.cfg")
-    return path if os.path.exists(path) else os.devnull
+    return path if os.path.exists(path) else ""
 
 
 def _reason(stderr: bytes) -> str:

@@ -52,7 +52,7 @@ class Variable:
 _TEXT = r"[^\x00-\x1f\x7f]*"
 _WORKSTATION_PATH = r"(/|~/)[^\x00-\x1f\x7f]+"
 # On a worker the path travels through rsync's remote side and a shell's words, so it is kept to plain characters.
-_WORKER_PATH = r"(~|/[A-Za-z0-9_@%+=:,.-]+)(/(?!\.\.?(/|$))[A-Za-z0-9_@%+=:,.-]+)+/?"
+_WORKER_PATH = r"(~|/(?!\.\.?(/|$))[A-Za-z0-9_@%+=:,.-]+)(/(?!\.\.?(/|$))[A-Za-z0-9_@%+=:,.-]+)+/?"
 
 _TABLE = (
     Variable("rch_slots", "int", "a whole number from 1 to 1024", 1, 1024),

@@ -1,0 +1,65 @@
+"""Which toolchain identities a worker has, read out of its facts, and where they lie there.
+
+The facts come from a worker and are checked as untrusted: anything odd counts as absent.
+
+Shape in rch.fact::
+
+    "toolchains": {"rust": [{"identity", "shown", "binds": {path at the workstation: path on the worker}}, …],
+                   "c": […], "go": […], "node": […]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def _entries(facts: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    toolchains = facts.get("toolchains")
+    if not isinstance(toolchains, Mapping):
+        return
+    for tool, rows in toolchains.items():
+        if isinstance(tool, str) and isinstance(rows, list):
+            for row in rows:
+                if isinstance(row, Mapping) and isinstance(row.get("identity"), str):
+                    yield tool, row
+
+
+def identities(facts: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """Tool name -> identity strings present on the worker."""
+    found: dict[str, set[str]] = {}
+    for tool, row in _entries(facts):
+        found.setdefault(tool, set()).add(row["identity"])
+    return {tool: frozenset(values) for tool, values in found.items()}
+
+
+def shown(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Tool name -> short form for messages ("rustc 1.94.1, rustc 1.95.0")."""
+    found: dict[str, list[str]] = {}
+    for tool, row in _entries(facts):
+        text = row.get("shown")
+        found.setdefault(tool, []).append(text if isinstance(text, str) else row["identity"].split("\n")[0])
+    return {tool: ", ".join(sorted(set(values)))[:200] for tool, values in found.items()}
+
+
+def binds(facts: Mapping[str, Any], tool: str, identity: str) -> dict[str, str]:
+    """Path at the workstation -> path on the worker, for one toolchain; empty where the paths are the same."""
+    for name, row in _entries(facts):
+        if name == tool and row["identity"] == identity:
+            table = row.get("binds")
+            if isinstance(table, Mapping):
+                return {
+                    k: v
+                    for k, v in table.items()
+                    if isinstance(k, str) and isinstance(v, str) and k.startswith("/") and v.startswith("/")
+                }
+    return {}
+
+
+def worker_class(facts: Mapping[str, Any]) -> str:
+    """Distribution, release and architecture, e.g. "debian-12-x86_64"; "unknown" before the first facts."""
+    system = facts.get("os")
+    if not isinstance(system, Mapping):
+        return "unknown"
+    parts = [str(system.get(k, "")) for k in ("id", "version_id")] + [str(facts.get("machine", ""))]
+    return "-".join(p for p in parts if p)[:100] or "unknown"
