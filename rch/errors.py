@@ -65,15 +65,27 @@ class UsageError(RchError, ValueError):
 
 
 class ConfigError(RchError, ValueError):
-    """A configuration or inventory file is off; ``file`` and ``line`` (0 = unknown) say where."""
+    """A configuration or inventory file is off; ``file`` and ``line`` (0 = unknown) say where.
+
+    ``code`` is the reason code when a command runs here because of it: bad-config or bad-environment.
+    """
 
     exit_status = 2
 
     def __init__(
-        self, message: str, *, file: str = "", line: int = 0, key: str = "", nearest: str = "", hint: str = ""
+        self,
+        message: str,
+        *,
+        file: str = "",
+        line: int = 0,
+        key: str = "",
+        nearest: str = "",
+        code: str = "bad-config",
+        hint: str = "",
     ) -> None:
         place = f"{file}:{line}: " if file and line else (f"{file}: " if file else "")
         super().__init__(place + message, hint=hint)
+        self.code = code
         self.file = file
         self.line = line
         self.key = key
