@@ -65,7 +65,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict over a line: offload when at least one segment is."""
+    """The verdict over a line: offload when at least one segment is.
+
+    A segment that is local only because of ``RCH_LOCAL_ONLY`` is rewritten all the same, so that ``rch exec`` runs it
+    here under local slots (coverage A-7): ask ``rewritten != command``, not the verdict, whether the line changed.
+    """
 
     command: str
     verdict: Verdict
@@ -75,9 +79,19 @@ class Decision:
 
 @dataclass(frozen=True)
 class Policy:
-    """The part of the configuration that decides (interception.*, general.*)."""
+    """The part of the configuration that decides (interception.*, general.*).
+
+    structure:  "transparent", or "strict" for the seed's table (coverage B-2).
+    exclude:    patterns of words, as ``make docs`` or ``cargo test -p slow*``; each word may have ``*``, ``?``, ``[]``.
+                A pattern matches a command that begins with its words; the program is compared by its base name.
+    toolchains: toolchain name -> on; a name that is missing has the toolchain's own default.
+    run_tests:  execution.run_tests: "remote", or "local" to build tests there and run them here.
+    enabled:    general.enabled; RCH_ENABLED beats it.
+    """
 
     structure: str = "transparent"
     confidence_threshold: float = 0.85
     exclude: tuple[str, ...] = ()
     toolchains: Mapping[str, bool] = field(default_factory=dict)
+    run_tests: str = "remote"
+    enabled: bool = True

@@ -1,0 +1,180 @@
+"""argv, cwd, policy -> Segment: the one judgement of a simple command. Standard library only, no I/O."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from rch.intercept.decision import Kind, Policy, Segment, Verdict
+from rch.intercept.switch import local_reason
+from rch.intercept.wordlist import REJECT_WORDS, UNSUPPORTED_TOOLS
+from rch.intercept.wrapper import program_name, unwrap
+from rch.toolchains import TOOLCHAINS, toolchain_of
+from rch.toolchains.option import UNKNOWN
+from rch.toolchains.rule import Build, Call, Stay
+
+_NOTHING: Mapping[str, tuple[str, ...]] = {}
+
+_KEYWORDS = tuple(dict.fromkeys((*(word for tool in TOOLCHAINS for word in tool.keywords), *UNSUPPORTED_TOOLS)))
+
+
+def might_build(text: str) -> bool:
+    """Tier 2: False when no build word occurs anywhere in *text*."""
+    return any(word in text for word in _KEYWORDS)
+
+
+class Judged:
+    """What :func:`judge_words` found: the fields of a Segment that do not depend on where the words stand.
+
+    at: index of the first word of the build (or of the command behind its wrappers).
+    """
+
+    __slots__ = ("at", "confidence", "detail", "kind", "reason", "tier", "verdict")
+
+    def __init__(
+        self,
+        at: int,
+        tier: int,
+        reason: str,
+        detail: str,
+        *,
+        verdict: Verdict = Verdict.LOCAL,
+        kind: Kind | None = None,
+        confidence: float = 0.0,
+    ) -> None:
+        self.at = at
+        self.tier = tier
+        self.reason = reason
+        self.detail = detail
+        self.verdict = verdict
+        self.kind = kind
+        self.confidence = confidence
+
+
+def judge_words(
+    words: Sequence[str],
+    cwd: str,
+    policy: Policy,
+    *,
+    env: Mapping[str, str] = _NOTHING,  # type: ignore[assignment]  # an empty mapping fits every value type
+    aliases: Mapping[str, tuple[str, ...]] = _NOTHING,
+    moved: bool = False,
+) -> Judged:
+    """Judge one simple command by the five tiers.
+
+    words: the command's words, wrappers included, leading assignments not; unknown parts as UNKNOWN.
+    env:   the caller's environment and the leading assignments; only RCH_ switches are read.
+    moved: the line has changed the directory before this command.
+    """
+    unwrapped = unwrap(words)
+    at = unwrapped.at
+    if at >= len(words):
+        return Judged(0, 0, "not-a-build", "no command")
+    if unwrapped.keeps:
+        behind = _first_build(words[at + 1 :])
+        if behind and unwrapped.keeps not in REJECT_WORDS:
+            return Judged(at, 3, "wrapper", f"{behind} stands behind {unwrapped.keeps}")
+        return Judged(
+            at, 0 if unwrapped.keeps in REJECT_WORDS else 2, "not-a-build", f"{unwrapped.keeps} builds nothing"
+        )
+    if unwrapped.unsure:
+        behind = _first_build(words[at + 1 :])
+        if behind:
+            return Judged(at, 3, "wrapper", f"{behind} stands behind {unwrapped.unsure}")
+        return Judged(at, 2, "not-a-build", "no build word")
+    word = words[at]
+    program = program_name(word)
+    if UNKNOWN in program or not program:
+        return Judged(at, 1, "structure", "which program runs is not known before the shell runs it")
+    if program in REJECT_WORDS:
+        return Judged(at, 0, "not-a-build", f"{program} builds nothing")
+    tool = toolchain_of(program)
+    if tool is None:
+        if program in UNSUPPORTED_TOOLS:
+            return Judged(at, 4, "unsupported-tool", f"{program} is not supported")
+        return Judged(at, 2, "not-a-build", "no build word")
+    call = Call(program, tuple(words[at + 1 :]), cwd, aliases, policy.run_tests, moved or unwrapped.moved)
+    answer = tool.judge(call)
+    if isinstance(answer, Stay):
+        return Judged(at, answer.tier, answer.reason, answer.detail)
+    if not policy.toolchains.get(tool.name, tool.on_by_default):
+        return Judged(at, 3, "toolchain-off", f"interception.toolchains.{tool.name} is off", kind=answer.kind)
+    pattern = _excluding(policy.exclude, (program, *words[at + 1 :]))
+    if pattern:
+        return Judged(at, 3, "excluded", f"interception.exclude has {pattern!r}", kind=answer.kind)
+    confidence = _confidence(answer.kind, words[at + 1 :])
+    own_rule = answer.own_rule and policy.structure != "strict"
+    if confidence < policy.confidence_threshold and not own_rule:
+        detail = f"confidence {confidence:.2f} is below the threshold {policy.confidence_threshold:.2f}"
+        return Judged(at, 4, "below-threshold", detail, kind=answer.kind, confidence=confidence)
+    return _switched(at, answer, confidence, {**env, **unwrapped.assignments}, policy)
+
+
+def _switched(at: int, answer: Build, confidence: float, env: Mapping[str, str], policy: Policy) -> Judged:
+    reason = local_reason(env, enabled=policy.enabled)
+    if reason:
+        detail = (
+            "an RCH_ variable has a value that is neither on nor off" if reason == "bad-environment" else "switched"
+        )
+        return Judged(at, 0, reason, detail, kind=answer.kind, confidence=confidence)
+    return Judged(at, 4, "", "", verdict=Verdict.OFFLOAD, kind=answer.kind, confidence=confidence)
+
+
+def classify_argv(
+    argv: Sequence[str],
+    cwd: str,
+    policy: Policy,
+    *,
+    env: Mapping[str, str] = {},
+    aliases: Mapping[str, tuple[str, ...]] = _NOTHING,
+) -> Segment:
+    """Judge a command that is already split into words: shim, ``rch exec``, rchd.
+
+    cwd:     absolute.        env: the caller's environment; only the RCH_ switches are read.
+    aliases: cargo's aliases for that directory (name -> words), read by the caller.
+    Returns a Segment whose text is the words quoted for a shell, whose argv are the build's own words, wrappers
+    removed, and whose start and end say where those lie in ``shlex.join(argv)``. Never raises.
+    """
+    words = [word if UNKNOWN not in word else word.replace(UNKNOWN, "�") for word in argv]
+    judged = judge_words(words, cwd, policy, env=env, aliases=aliases)
+    text = shlex.join(words[judged.at :])
+    before = len(shlex.join(words[: judged.at]).encode("utf-8", "surrogateescape"))
+    start = before + 1 if judged.at else 0
+    return Segment(
+        start=start,
+        end=start + len(text.encode("utf-8", "surrogateescape")),
+        text=text,
+        verdict=judged.verdict,
+        kind=judged.kind,
+        confidence=judged.confidence,
+        tier=judged.tier,
+        reason=judged.reason,
+        detail=judged.detail,
+        argv=tuple(argv[judged.at :]),
+    )
+
+
+def _confidence(kind: Kind, words: Sequence[str]) -> float:
+    """The kind's confidence, and .05 more for an optimised build (coverage B-3)."""
+    before = words[: words.index("--")] if "--" in words else words
+    optimised = any(word == "--release" or word.startswith("-O") for word in before)
+    return min(1.0, round(kind.confidence + (0.05 if optimised else 0.0), 2))
+
+
+def _excluding(patterns: Sequence[str], words: Sequence[str]) -> str:
+    for pattern in patterns:
+        parts = pattern.split()
+        if parts and len(parts) <= len(words) and all(map(fnmatchcase, words, parts)):
+            return pattern
+    return ""
+
+
+def _first_build(words: Sequence[str]) -> str:
+    """The first word that names a build tool, or ""; for lines behind a wrapper that keeps them here."""
+    for word in words:
+        for part in word.split():
+            name = program_name(part)
+            if toolchain_of(name) is not None or name in UNSUPPORTED_TOOLS:
+                return name
+    return ""
