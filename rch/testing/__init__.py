@@ -1,0 +1,1 @@
+"""Public test tools: labs of real workers, pytest fixtures, the mock's controls."""
