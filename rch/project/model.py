@@ -18,12 +18,15 @@ class Root:
     real:  the resolved path; identity (key, lock, journal) uses this one.
     key:   BLAKE2b-128 hex of (client id, uid, real path); names the tree on every worker (lessons SP-09).
     build_dirs: build directories below this root, relative; their files are pushed by nobody, come back by policy.
+    aliases: further paths at which the job sees the same tree, writable: where the caller typed a path through links
+             (lessons PM-02), the other one of the two.
     """
 
     path: AbsPath
     real: AbsPath
     key: str
     build_dirs: tuple[RelPath, ...] = ()
+    aliases: tuple[AbsPath, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,16 @@ class Manifest:
     digest:  BLAKE2b-256 hex over path, type, mode, content of all entries, never times: affinity and dedup key.
     taken_ns: wall clock when the scan began; a file changed later is an edit during the job.
     held_back: untracked never-send names that were left out (counted, shown, lessons SP-01).
+    left_out: tracked paths that ``.rchignore`` leaves out; directories end in "/".
     sources:  path -> file elsewhere that holds the content (the made-up ``.git`` of transfer.git = "head").
+              Nothing below such a ``.git`` ever returns: the real one here is never touched.
     """
 
     entries: Mapping[str, Entry]
     digest: str
     taken_ns: int
     held_back: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     sources: Mapping[str, AbsPath] = field(default_factory=dict)
 
 
