@@ -104,7 +104,7 @@ class EmbeddedWorker:
         for directory in (self.directory, os.path.join(self.directory, "empty")):
             os.makedirs(directory, mode=0o700, exist_ok=True)
         config = os.path.join(self.directory, "sshd_config")
-        _write(
+        write_private(
             config,
             _SSHD_CONFIG.format(
                 host=HOST,
@@ -226,7 +226,7 @@ class EmbeddedLab:
         unless it was up before.
         """
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
-        with self._locked():
+        with lock_directory(self.directory):
             self._load()
             fresh = not self.workers
             try:
@@ -247,7 +247,7 @@ class EmbeddedLab:
         """Remove every trace: processes, then files. A lab that is not there is down."""
         if not os.path.isdir(self.directory):
             return
-        with self._locked():
+        with lock_directory(self.directory):
             self._load()
             self._remove()
         parent = os.path.dirname(self.directory)
@@ -289,25 +289,6 @@ class EmbeddedLab:
 
     # --- insides ---
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One ``up`` or ``down`` of a directory at a time."""
-        handle = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            deadline = time.monotonic() + 900
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    if time.monotonic() > deadline:
-                        message = f"another process has held the lab in {self.directory} for 15 minutes"
-                        raise Fault(message, host="here") from error
-                    time.sleep(0.1)
-            yield
-        finally:
-            os.close(handle)
-
     def _record(self) -> str:
         return os.path.join(self.directory, "lab.json")
 
@@ -322,7 +303,7 @@ class EmbeddedLab:
 
     def _save(self) -> None:
         workers = {worker.name: {"port": worker.port, "mark": worker.mark} for worker in self.workers.values()}
-        _write(self._record(), json.dumps({"slots": self._slots, "workers": workers}, indent=2) + "\n")
+        write_private(self._record(), json.dumps({"slots": self._slots, "workers": workers}, indent=2) + "\n")
 
     def _make_keys(self) -> None:
         keys = os.path.join(self.directory, "keys")
@@ -348,7 +329,7 @@ class EmbeddedLab:
             )
         shutil.copyfile(f"{keys}/client.pub", f"{keys}/authorized_keys")
         os.chmod(f"{keys}/authorized_keys", 0o600)
-        _write(f"{keys}/known_hosts", "")
+        write_private(f"{keys}/known_hosts", "")
 
     def _start(self, name: str) -> None:
         if name in self.workers:
@@ -403,7 +384,7 @@ class EmbeddedLab:
             running = worker.processes()
             worker.unplug()
             lab_processes.stop(running | worker.processes())
-        _stop_daemons(self.directory)
+        stop_daemons(self.directory)
         self.workers = {}
         for name in os.listdir(self.directory):
             if name not in keep:
@@ -411,6 +392,26 @@ class EmbeddedLab:
         with contextlib.suppress(OSError):  # not empty: something was to be kept
             os.rmdir(self.directory)
         _remove_run_sshd()
+
+
+@contextlib.contextmanager
+def lock_directory(directory: str, *, timeout_s: float = 1800) -> Iterator[None]:
+    """One ``up`` or ``down`` of a directory at a time; raises Fault when the other takes longer than *timeout_s*."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    message = f"another process has held {directory} for {timeout_s:.0f} s"
+                    raise Fault(message, host="here") from error
+                time.sleep(0.1)
+        yield
+    finally:
+        os.close(handle)
 
 
 def system_python() -> str:
@@ -424,7 +425,7 @@ def write_inventory(directory: str, hosts: Mapping[str, Mapping[str, object]], *
     for name, variables in hosts.items():
         lines.append(f"        {name}:")
         lines += [f"          {key}: {json.dumps(value)}" for key, value in variables.items()]
-    _write(os.path.join(directory, "hosts.yml"), "\n".join(lines) + "\n")
+    write_private(os.path.join(directory, "hosts.yml"), "\n".join(lines) + "\n")
 
 
 def remove_tree(path: str) -> None:
@@ -438,7 +439,7 @@ def remove_tree(path: str) -> None:
     shutil.rmtree(path)
 
 
-def _stop_daemons(directory: str) -> None:
+def stop_daemons(directory: str) -> None:
     """End every rchd whose state directory lies below *directory*."""
     wanted = f"RCH_STATE_DIR={directory}/".encode()
     daemons = set()
@@ -461,7 +462,7 @@ _RUN_SSHD_NOTE = os.path.join(RUN_SSHD, ".made-by-rch-lab")
 def _make_run_sshd() -> None:
     if os.geteuid() == 0 and not os.path.isdir(RUN_SSHD):
         os.makedirs(RUN_SSHD, mode=0o755, exist_ok=True)
-        _write(_RUN_SSHD_NOTE, "")
+        write_private(_RUN_SSHD_NOTE, "")
 
 
 def _remove_run_sshd() -> None:
@@ -473,7 +474,7 @@ def _remove_run_sshd() -> None:
         os.rmdir(RUN_SSHD)
 
 
-def _write(path: str, text: str) -> None:
+def write_private(path: str, text: str) -> None:
     """Write a private file by rename: a reader sees the old or the new, whole."""
     temporary = f"{path}.{os.getpid()}"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
