@@ -43,8 +43,8 @@ class RchError(Exception):
 
     @property
     def label(self) -> str:
-        """The CLASS of ``rch: error[CLASS]``."""
-        return type(self).__name__
+        """The CLASS of ``rch: error[CLASS]``: the name of the class in the tree above."""
+        return next(c.__name__ for c in type(self).__mro__ if c.__module__ == __name__)
 
     def one_line(self) -> str:
         """``rch: error[CLASS] message; next: hint`` on one line, whatever the message held."""

@@ -62,6 +62,11 @@ class Executor(Protocol):
         """The worker's cache directory, absolute on the worker; valid after :meth:`connect`."""
         ...
 
+    @property
+    def connected(self) -> bool:
+        """True while the control channel is open, as far as is known."""
+        ...
+
     def connect(self) -> Hello:
         """Open what is not open yet. Idempotent.
 

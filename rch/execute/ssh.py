@@ -78,6 +78,10 @@ class SshExecutor:
         channel = self._channel
         return channel if channel is not None and channel.ended is None else None
 
+    @property
+    def connected(self) -> bool:
+        return self.channel is not None and self._hello is not None
+
     def connect(self) -> Hello:
         with self._lock:
             if self.channel is not None and self._hello is not None:

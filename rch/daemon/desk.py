@@ -1,0 +1,996 @@
+"""Where orders arrive: what the story in rch/offload.py asks of the daemon, step by step."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import structlog
+
+from rch.config import Config, load_config
+from rch.config.places import Places
+from rch.daemon import places as rooms
+from rch.daemon.joblog import JobLog
+from rch.daemon.pool import Member, Pool
+from rch.daemon.probe import probe
+from rch.daemon.running import Running, follow
+from rch.daemon.session import Session
+from rch.daemon.store import FINAL, Job, Store
+from rch.daemon.wire import Frame, Transport
+from rch.errors import (
+    DiskFull,
+    Fault,
+    JobLost,
+    NotOffloadable,
+    ProductsUnverified,
+    RchError,
+    ToolMissing,
+    Unreachable,
+    UsageError,
+    WorkerFault,
+)
+from rch.execute.spec import job_spec
+from rch.intercept import classify_argv
+from rch.intercept.decision import Kind, Policy, Products, Segment, Verdict
+from rch.offload import offload, see_through, tell
+from rch.order import Order, parse_order
+from rch.paths import AbsPath, RelPath
+from rch.project import (
+    ProjectSettings,
+    build_project,
+    discover_roots,
+    scan_build_dirs,
+    stat_cache,
+)
+from rch.project.model import Manifest, Project, Root
+from rch.schedule.choose import Wanted, WorkerView, choose
+from rch.toolchains import FREE_COMMAND, cores_wanted, kind_named
+from rch.transfer import (
+    BuildDir,
+    HeldIndex,
+    Here,
+    Pushed,
+    Returned,
+    Stamp,
+    check_size,
+    exists_here,
+    plan_push,
+    prepare_part,
+    push,
+    return_delta,
+)
+
+_log = structlog.get_logger("desk")
+
+SLOTS_BY_DEFAULT = 4
+"""Slots of a build that names no -j; more rarely helps an incremental build and starves the next agent."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """n slots on one worker for one job, and why this worker."""
+
+    member: Member
+    view: WorkerView
+    slots: int
+    reason: str
+
+
+class Desk:
+    """All orders of one rchd."""
+
+    def __init__(self, places: Places, store: Store, pool: Pool, *, instance: str) -> None:
+        self._places = places
+        self._store = store
+        self._pool = pool
+        self._instance = instance
+        self._client = rooms.client_id(places)
+        self._lock = threading.Lock()
+        self._active: dict[str, Running] = {}
+        self._root_locks: dict[str, threading.Lock] = {}
+        self._sent_caches: dict[str, set[str]] = {}
+        self._stopping = False
+
+    # -- arrival ------------------------------------------------------------------------------------------------
+
+    def serve(self, transport: Transport, request: Mapping[str, Any], *, spooled: bool) -> None:
+        """One caller, from its request to its last frame. Runs in a thread of its own."""
+        caller = Session(transport)
+        try:
+            order = parse_order(request, spooled=spooled)
+            if order.attach_job:
+                self._attach(order, caller)
+            else:
+                offload(order, caller, self)
+        except RchError as error:
+            caller.say(Frame.ERROR, status=error.exit_status, line=error.one_line())
+        except Exception as error:  # noqa: BLE001  the outer edge: no traceback reaches a user, the log has it
+            _log.exception("order failed")
+            caller.say(
+                Frame.ERROR, status=1, line=f"rch: error[Internal] {type(error).__name__}; next: rch daemon logs"
+            )
+        finally:
+            caller.close()
+
+    def _attach(self, order: Order, caller: Session) -> None:
+        """A caller comes back to its job, after rchd or its connection had gone."""
+        running = self._active.get(order.attach_job)
+        if running is None:
+            job = self._store.job(order.attach_job)
+            if job is None:
+                raise UsageError(f"no job {order.attach_job} is known here", what=order.attach_job)
+            raise JobLost(f"job {job.id} has already been settled ({job.state})", job=job.id, hint=f"rch logs {job.id}")
+        config = self.config_for(order)
+        running.add(caller)
+        caller.on_signal = lambda _: running.cancel(caller)
+        with self._locks(running.roots):
+            ending = see_through(running, order, caller, self, config)
+        if ending is None:
+            return
+        if isinstance(ending, NotOffloadable):
+            self.run_here(ending, running.kind, order, caller, config)
+        else:
+            tell(ending, caller, self, config)
+
+    # -- decide -------------------------------------------------------------------------------------------------
+
+    def config_for(self, order: Order) -> Config:
+        """The configuration of the order's directory and environment."""
+        return load_config(order.cwd, order.env, state_dir=self._places.state)
+
+    def decide(self, order: Order, config: Config) -> Segment:
+        """The one decision (lessons IC-09), with the free command of a named place on top."""
+        if self._stopping:
+            raise NotOffloadable("rchd is stopping", code="no-daemon")
+        segment = classify_argv(order.argv, order.cwd, policy_of(config), env=order.env)
+        if segment.verdict is Verdict.LOCAL and order.options.must_be_remote:
+            return replace(segment, verdict=Verdict.OFFLOAD, kind=FREE_COMMAND, reason="", tier=4)
+        if segment.verdict is Verdict.OFFLOAD and not config.enabled and not order.options.must_be_remote:
+            return replace(
+                segment, verdict=Verdict.LOCAL, reason="disabled", detail="switched off by the configuration"
+            )
+        if segment.verdict is Verdict.OFFLOAD and config.local_only and not order.options.must_be_remote:
+            return replace(
+                segment, verdict=Verdict.LOCAL, reason="local-only", detail="local_only in the configuration"
+            )
+        return segment
+
+    def must_be_remote(self, order: Order, config: Config | None) -> bool:
+        """One policy for all paths (lessons HB-06)."""
+        if order.options.must_be_remote:
+            return True
+        if config is None:
+            try:
+                config = self.config_for(order)
+            except RchError:
+                return False
+        return not config.execution.fallback_to_local
+
+    # -- project ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def hold_roots(self, order: Order, kind: Kind, config: Config) -> Iterator[tuple[Root, ...]]:
+        """One returning job per root, from push to placement."""
+        roots = discover_roots(
+            order.argv,
+            kind,
+            order.cwd,
+            order.env,
+            settings_of(config),
+            state_dir=self._places.state,
+            client_id=self._client,
+            uid=order.uid,
+        ).roots
+        with self._locks(roots):
+            yield roots
+
+    @contextlib.contextmanager
+    def _locks(self, roots: tuple[Root, ...]) -> Iterator[None]:
+        with self._lock:
+            locks = [self._root_locks.setdefault(k, threading.Lock()) for k in sorted({r.key for r in roots})]
+        with contextlib.ExitStack() as stack:
+            for lock in locks:
+                stack.enter_context(lock)
+            yield
+
+    def project(self, order: Order, kind: Kind, config: Config) -> Project:
+        """Roots, manifests, tools and environment of the command, as they are now."""
+        return build_project(
+            order.argv,
+            kind,
+            order.cwd,
+            order.env,
+            settings_of(config),
+            state_dir=self._places.state,
+            client_id=self._client,
+            uid=order.uid,
+            rehash=order.options.no_cache,
+        )
+
+    # -- schedule -----------------------------------------------------------------------------------------------
+
+    def lease(
+        self, order: Order, kind: Kind, project: Project, config: Config, tried: Mapping[str, tuple[str, str]]
+    ) -> Lease:
+        """The first admissible worker that answers, or NotOffloadable with each worker's reason."""
+        if not self._pool.members():
+            self._pool.load()
+        if not self._pool.members():
+            error = self._pool.registry_error
+            raise NotOffloadable(error or "no worker is registered", code="no-workers", hint="rch init")
+        wanted = wanted_of(order, kind, project, config, len(os.sched_getaffinity(0)))
+        refused = dict(tried)
+        while True:
+            choice = choose(wanted, self._views(project))
+            candidates = [c for c in choice.candidates if c.name not in refused]
+            if not candidates:
+                refused = {**choice.refused, **refused}
+                shown = "; ".join(
+                    f"{name}: {text.removeprefix(name + ': ')}" for name, (_, text) in sorted(refused.items())
+                )
+                codes = {code for code, _ in refused.values()}
+                code = codes.pop() if len(codes) == 1 else "no-candidate"
+                workers = {name: text for name, (_, text) in refused.items()}
+                raise NotOffloadable(
+                    shown or "no worker is registered", code=code, workers=workers, hint=HINTS.get(code, "")
+                )
+            view = candidates[0]
+            member = self._pool.member(view.name)
+            if member is None:
+                refused[view.name] = ("no-candidate", "left the inventory")
+                continue
+            try:
+                hello = self._pool.connect(member)
+            except RchError as error:
+                refused[view.name] = (self.code_of(error), error.message)
+                continue
+            if not hello.sandbox_ok or view.clock_ns != member.executor.clock_offset_ns():
+                # What the handshake told was not known when the choice was made: choose again with it.
+                choice = choose(wanted, [v for v in self._views(project) if v.name == view.name])
+                if view.name in choice.refused:
+                    refused[view.name] = choice.refused[view.name]
+                    continue
+            slots = max(1, min(wanted.slots, hello.slots_total))
+            reason = "pinned" if wanted.pinned else ("only worker" if len(choice.candidates) == 1 else "standard")
+            return Lease(member, view, slots, reason)
+
+    def _views(self, project: Project) -> list[WorkerView]:
+        views = self._pool.views(self._store.switches(), lambda name: self._clock_then(project, name))
+        return [replace(view, unportable=self._store.unportable(project.id, view.worker_class)) for view in views]
+
+    def _clock_then(self, project: Project, worker: str) -> int | None:
+        known = [c for r in project.roots if (c := self._store.root_clock(r.key, worker)) is not None]
+        return known[0] if known else None
+
+    # -- push and start -----------------------------------------------------------------------------------------
+
+    def push_and_start(
+        self, lease: Lease, order: Order, kind: Kind, project: Project, caller: Session, config: Config
+    ) -> Running:
+        """Everything between the lease and the first line of output. A fault leaves nothing held there."""
+        member, executor = lease.member, lease.member.executor
+        job = self._new_job(lease, order, kind, project)
+        started = time.time()
+        job.times["created"] = started
+        self._store.put_job(job)
+        self._retire(project.roots)
+        try:
+            self._send_caches(member, project)
+            spec, spec_body = job_spec(
+                project,
+                order,
+                kind,
+                member.worker.observed.facts,
+                job_id=job.id,
+                client=self._client,
+                timeout_s=float(config.execution.timeout_sec),
+                network=network_of(order, config),
+            )
+            pushed, spec_sent = self._push(lease, job, order, project, kind, config, spec, spec_body)
+            if caller.cancelled or caller.gone:
+                raise NotOffloadable("the caller left before the start", code="cancelled")
+            if not spec_sent:
+                executor.request("start", {"job": job.id, "spec": spec}, spec_body, timeout_s=30)
+        except BaseException as error:
+            job.state = "failed" if isinstance(error, NotOffloadable) else "lost"
+            job.reason = str(error)[:500]
+            self._store.put_job(job)
+            with contextlib.suppress(RchError):
+                executor.request("release", {"job": job.id, "collect": True}, timeout_s=10)
+            raise
+        job.state = "running"
+        job.pushed = {
+            "files": sum(p.files for p in pushed.values()),
+            "bytes": sum(p.size_bytes for p in pushed.values()),
+            "deletes": sum(p.deletes for p in pushed.values()),
+            "requests": 1 + sum(p.requests for p in pushed.values()),
+        }
+        job.times["started"] = time.time()
+        job.times["pushed_s"] = job.times["started"] - started
+        hello = member.hello
+        running = Running(
+            job=job,
+            kind=kind,
+            member=member,
+            log=JobLog(rooms.job_dir(self._places, job.id)),
+            roots=project.roots,
+            pushed=pushed,
+            locked=True,
+            boot_id=hello.boot_id if hello else "",
+        )
+        for root in project.roots:
+            self._store.set_root_clock(root.key, lease.member.worker.name, executor.clock_offset_ns(), running.boot_id)
+        self._begin(running, caller)
+        self._store.put_job(job)
+        caller.say(Frame.ACCEPTED, job=job.id, worker=lease.member.worker.name, kind=kind.name)
+        if order.options.verbose:
+            caller.note(f"[rch] {running.name}: {lease.slots} slots, {lease.reason}; {shown_push(job)}")
+        self._connect_input(running, order, caller)
+        return running
+
+    def _push(
+        self,
+        lease: Lease,
+        job: Job,
+        order: Order,
+        project: Project,
+        kind: Kind,
+        config: Config,
+        spec: dict[str, Any],
+        spec_body: bytes,
+    ) -> tuple[dict[str, Pushed], bool]:
+        """Lock, slots and trees in one round trip where they fit into it; (pushed per root key, the job started)."""
+        executor, name = lease.member.executor, lease.member.worker.name
+        wait_s = float(config.execution.queue_wait_sec) if config.execution.enable_queueing else 0.0
+        plans = []
+        total = 0
+        for root in project.roots:
+            held = HeldIndex.load(self._places.state, root.key, name)
+            plan = plan_push(project.manifests[root.key], root, held, exists_here(root))
+            total += plan.size_bytes
+            plans.append((root, held, plan))
+        check_size([plan for _, _, plan in plans], config.max_transfer_mb * 1_000_000)
+        parts: list[dict[str, Any]] = []
+        bodies: list[bytes] = []
+        room = 1 << 20
+        inline = True
+        for root, held, plan in plans:
+            part, body = prepare_part(plan, project.manifests[root.key], root, room=room)
+            room -= len(body)
+            inline = inline and "changes" in part and held.generation is not None
+            parts.append(part)
+            bodies.append(body)
+        fields: dict[str, Any] = {"job": job.id, "slots": lease.slots, "wait_s": wait_s, "roots": parts}
+        body = b"".join(bodies)
+        if inline:
+            fields["spec"] = spec
+            body += spec_body
+        job.state = "staging"
+        try:
+            answer = executor.request("prepare", fields, body, timeout_s=wait_s + 30)
+        except WorkerFault as error:
+            if error.code == "busy":
+                raise NotOffloadable(
+                    f"{name}: no free slots within {wait_s:g} s", code="queue-timeout", hint="rch queue"
+                ) from error
+            raise
+        rows = answer.fields.get("roots")
+        rows = rows if isinstance(rows, dict) else {}
+        pushed: dict[str, Pushed] = {}
+        for (root, held, _), part in zip(plans, parts, strict=True):
+            pushed[root.key] = push(
+                executor,
+                job.id,
+                root,
+                project.manifests[root.key],
+                held,
+                part=part,
+                answer=rows.get(root.key, {}),
+                rescan=lambda key=root.key: self.project(order, kind, config).manifests[key],
+            )
+            pushed[root.key].held.save(self._places.state)
+        return pushed, answer.fields.get("started") is True
+
+    def _send_caches(self, member: Member, project: Project) -> None:
+        """Registry files that the command needs, this machine has and the worker lacks."""
+        if project.cargo_home is None or not project.cache_files:
+            return
+        name = member.worker.name
+        known = self._sent_caches.setdefault(name, set())
+        unsure = [p for p in project.cache_files if p not in known]
+        if not unsure:
+            return
+        executor = member.executor
+        answer = executor.request("cache_missing", {"cache": "cargo", "paths": unsure}, timeout_s=60)
+        listed = answer.fields.get("missing")
+        missing = sorted(set(unsure) & {p for p in listed if isinstance(p, str)}) if isinstance(listed, list) else []
+        if missing:
+            staging = f"{executor.cache_dir}/caches/cargo/staging-{secrets.token_hex(6)}"
+            executor.send_files(project.cargo_home, missing, staging)
+            fields = {"cache": "cargo", "staging": staging, "paths": missing}
+            executor.request("cache_adopt", fields, timeout_s=120)
+        known.update(unsure)
+
+    def _new_job(self, lease: Lease, order: Order, kind: Kind, project: Project) -> Job:
+        return Job(
+            id=f"j-{secrets.token_hex(5)}",
+            key=key_of(project, order, kind),
+            command=list(order.argv),
+            cwd=order.cwd,
+            kind=kind.name,
+            worker=lease.member.worker.name,
+            slots=lease.slots,
+            reason=lease.reason,
+            requester=str(order.pid),
+            project=project.id,
+            roots=[asdict(root) for root in project.roots],
+            options={"must_be_remote": order.options.must_be_remote, "class": lease.view.worker_class},
+        )
+
+    def _begin(self, running: Running, caller: Session) -> None:
+        running.add(caller)
+        caller.on_signal = lambda _: running.cancel(caller)
+        caller.on_resize = lambda rows, cols: self._resize(running, rows, cols)
+        with self._lock:
+            self._active[running.job.id] = running
+        threading.Thread(
+            target=follow, args=(running, self._pool, self._store.put_job), name=running.job.id, daemon=True
+        ).start()
+        if caller.cancelled:
+            running.cancel(caller)
+
+    def _resize(self, running: Running, rows: int, cols: int) -> None:
+        with contextlib.suppress(RchError):
+            running.member.executor.request("resize", {"job": running.job.id, "rows": rows, "cols": cols})
+
+    def _connect_input(self, running: Running, order: Order, caller: Session) -> None:
+        kind = order.fds["0"]
+        if kind in ("pipe", "file") or (kind == "tty" and order.options.interactive):
+            threading.Thread(target=self._forward_stdin, args=(running, caller), name="stdin", daemon=True).start()
+
+    def _forward_stdin(self, running: Running, caller: Session) -> None:
+        """The caller's stdin to the job, with its end; stops when either is gone."""
+        pending, ended = b"", False
+        while not running.ended.is_set():
+            if not pending and not ended:
+                pending, ended = caller.take_stdin(256 * 1024, 1.0)
+                if not pending and not ended:
+                    if caller.gone:
+                        return
+                    continue
+            try:
+                answer = running.member.executor.request(
+                    "stdin", {"job": running.job.id, "eof": ended}, pending, timeout_s=30
+                )
+            except Unreachable:
+                time.sleep(0.5)  # the follower reconnects; what was not accepted is sent again
+                continue
+            except RchError:
+                return  # the job has ended or does not read
+            accepted = answer.fields.get("accepted")
+            taken = accepted if type(accepted) is int and 0 <= accepted <= len(pending) else len(pending)
+            pending = pending[taken:]
+            if ended and not pending:
+                return
+            if pending and taken == 0:
+                time.sleep(0.02)  # the job reads slowly; its buffer there is full
+
+    # -- run ----------------------------------------------------------------------------------------------------
+
+    def hold_back(self, running: Running, order: Order, config: Config) -> bool:
+        """Keep the output until the end is known: asked for, or a red result would be repeated here (HB-08).
+
+        A terminal is never held back: people want to see that something happens.
+        """
+        if not config.execution.streaming_output:
+            return True
+        return order.fds["1"] != "tty" and self._may_repeat(running, order)
+
+    def _may_repeat(self, running: Running, order: Order) -> bool:
+        if order.options.must_be_remote or running.kind.name == FREE_COMMAND.name:
+            return False
+        worker_class = str(running.job.options.get("class", ""))
+        return not self._store.was_green(running.job.project, running.kind.name, worker_class)
+
+    def repeat_red_here(self, running: Running, order: Order) -> bool:
+        """A red result of what was never green on that class of worker is repeated here (lessons HB-08)."""
+        rc = running.rc or {}
+        red = rc.get("reason") == "exited" and rc.get("code") != 0
+        return red and self._may_repeat(running, order)
+
+    def red_there(self, running: Running) -> NotOffloadable:
+        """The reason of that repetition; carries what has to be remembered if it is green here."""
+        return RedThere(running)
+
+    def relay_log(self, running: Running, order: Order, caller: Session, *, until_end_only: bool) -> bool:
+        """The log to this caller, from its offset, until the job has ended; False when the caller has gone.
+
+        until_end_only: wait for the end and send nothing.
+        """
+        offset = order.attach_offset
+        while not (caller.gone or (caller.cancelled and running.ended.is_set())):
+            if until_end_only:
+                if running.ended.wait(0.5):
+                    break
+                continue
+            data = running.log.read(offset, wait_s=1.0)
+            if data:
+                offset += len(data)
+                caller.log(offset, data)
+            elif running.ended.is_set() and offset >= running.log.size:
+                break
+        return not caller.gone
+
+    # -- return -------------------------------------------------------------------------------------------------
+
+    def deliver(self, running: Running, config: Config) -> list[Returned]:
+        """Bring every root home, once; later callers get the same answer."""
+        with running.deliver_lock:
+            if running.delivery_error is not None:
+                raise running.delivery_error
+            if running.delivered is None:
+                started = time.time()
+                running.job.state, final = "returning", running.job.state
+                self._store.put_job(running.job)
+                try:
+                    running.delivered = self._deliver(running, config)
+                except RchError as error:
+                    running.delivery_error = error
+                    raise
+                finally:
+                    running.job.state = final
+                    running.job.times["returned_s"] = time.time() - started
+            return running.delivered
+
+    def _deliver(self, running: Running, config: Config) -> list[Returned]:
+        executor, job = running.member.executor, running.job
+        policy = build_dir_policy(config, running.kind)
+        self._check_clock(running)
+        last: Fault | None = None
+        for attempt in range(3):  # coverage A-25: 3 attempts, 1 s · 2^n
+            if attempt:
+                time.sleep(2.0 ** (attempt - 1))
+            try:
+                if not running.locked or not executor.connected:
+                    self._relock(running)
+                return [self._return_root(running, root, config, policy) for root in running.roots]
+            except (Unreachable, WorkerFault) as fault:
+                last = fault
+                running.locked = False
+        raise ProductsUnverified(
+            last.message if last else f"{running.name}: job {job.id} could not be returned", hint=f"rch fetch {job.id}"
+        ) from last
+
+    def _return_root(self, running: Running, root: Root, config: Config, policy: BuildDir) -> Returned:
+        if running.pushed is not None:
+            manifest, held = running.pushed[root.key].manifest, running.pushed[root.key].held
+        else:
+            held = HeldIndex.load(self._places.state, root.key, running.name)
+            manifest = manifest_from(held, root)
+        return return_delta(
+            running.member.executor,
+            running.job.id,
+            root,
+            manifest,
+            held,
+            state_dir=self._places.state,
+            scan=lambda: self._scan(root),
+            policy=policy,
+            extra_patterns=tuple(config.artifacts.extra_patterns),
+            machine=os.uname().machine,
+        )
+
+    def _scan(self, root: Root) -> dict[str, Here]:
+        """The build directories as they lie here now."""
+        state = scan_build_dirs(root, stat_cache(self._places.state, root.key, "build"))
+        return {path: Here(state[path], Stamp.of(state.status(path))) for path in state}
+
+    def _relock(self, running: Running) -> None:
+        """Take the roots' locks again after a restart, a lost connection or a time without callers."""
+        running.member.retry_at = 0.0
+        self._pool.connect(running.member)
+        parts = [{"key": r.key, "path": r.path, "base": None} for r in running.roots]
+        running.member.executor.request(
+            "prepare", {"job": running.job.id, "slots": 0, "wait_s": 10, "roots": parts}, timeout_s=30
+        )
+        running.locked = True
+
+    def _check_clock(self, running: Running) -> None:
+        """Measured again before the return (lessons PM-04): a clock that jumped during the job returns no files."""
+        if running.kind.products is not Products.FILES:
+            return
+        with contextlib.suppress(Unreachable):
+            running.member.executor.request("ping", timeout_s=10)
+        now = running.member.executor.clock_offset_ns()
+        then = self._store.root_clock(running.roots[0].key, running.name) if running.roots else None
+        if abs(now) > 10**9 or (then is not None and abs(now - then) > 10**9):
+            raise ProductsUnverified(
+                f"{running.name}: its clock moved while the job ran (now {now / 1e9:+.1f} s)", hint="rch doctor"
+            )
+
+    def finished(self, running: Running, returned: list[Returned], when: float) -> None:
+        """All is in place: record it."""
+        job = running.job
+        job.products = "verified"
+        job.times["ended"] = when
+        job.returned = {
+            "files": sum(r.files for r in returned),
+            "bytes": sum(r.size_bytes for r in returned),
+            "deletes": sum(r.deletes for r in returned),
+            "requests": sum(r.requests for r in returned),
+        }
+        rc = running.rc or {}
+        if rc.get("reason") == "exited" and not job.options.get("must_be_remote"):
+            self._store.record_result(
+                job.project, job.kind, str(job.options.get("class", "")), green=rc.get("code") == 0
+            )
+        self._store.put_job(job)
+
+    def undelivered(self, running: Running, error: RchError) -> None:
+        """The products did not arrive; the job stays there for ``rch fetch``."""
+        running.job.products = "undelivered"
+        running.job.reason = error.message
+        self._store.put_job(running.job)
+        self._forget_active(running, collect=False)
+
+    def settle(self, job_id: str, caller: Session) -> None:
+        """After the caller has its status: collect the job there, pack its log here, once nobody waits for it."""
+        with self._lock:
+            running = self._active.get(job_id)
+        if running is None:
+            return
+        running.leave(caller)
+        if not running.waiting() and running.job.products != "undelivered":
+            self._forget_active(running, collect=True)
+
+    def _retire(self, roots: tuple[Root, ...]) -> None:
+        """Ended jobs of these roots that nobody came for: a newer command makes their products history."""
+        keys = {r.key for r in roots}
+        with self._lock:
+            stale = [
+                r
+                for r in self._active.values()
+                if r.ended.is_set() and not r.waiting() and keys & {root.key for root in r.roots}
+            ]
+        for running in stale:
+            running.job.products = "none"
+            self._store.put_job(running.job)
+            self._forget_active(running, collect=True)
+
+    def give_up(self, running: Running) -> None:
+        """Nobody wants this job's products: end it there and forget it."""
+        if running.rc is None:
+            with contextlib.suppress(RchError):
+                running.member.executor.request("signal", {"job": running.job.id, "signal": "cancel"}, timeout_s=5)
+        running.job.products = "none"
+        self._store.put_job(running.job)
+        self._forget_active(running, collect=True)
+
+    def _forget_active(self, running: Running, *, collect: bool) -> None:
+        with self._lock:
+            self._active.pop(running.job.id, None)
+        with contextlib.suppress(RchError):
+            running.member.executor.request("release", {"job": running.job.id, "collect": collect}, timeout_s=30)
+        running.locked = False
+        with contextlib.suppress(OSError):
+            running.log.pack()
+
+    # -- local --------------------------------------------------------------------------------------------------
+
+    def run_here(
+        self, reason: NotOffloadable, kind: Kind | None, order: Order, caller: Session, config: Config | None
+    ) -> None:
+        """Grant the caller the run of its own command, and remember how it ended."""
+        if config is None:
+            with contextlib.suppress(RchError):
+                config = self.config_for(order)
+        offloadable = kind is not None and reason.code not in SILENT
+        job = Job(
+            id=f"j-{secrets.token_hex(5)}",
+            key="",
+            command=list(order.argv),
+            cwd=order.cwd,
+            kind=kind.name if kind else "",
+            state="running",
+            worker="here",
+            reason=reason.code,
+            times={"created": time.time(), "started": time.time()},
+        )
+        caller.say(
+            Frame.LOCAL,
+            code=reason.code,
+            reason=" ".join(reason.message.split()),
+            hint=reason.hint,
+            slots=cores_wanted(order.argv, kind) or 1 if kind else 0,
+            env=dict(config.execution.env) if config else {},
+            hooks={"on_fallback": config.hooks.on_fallback if config and offloadable else ""},
+            quiet=not offloadable or (kind is not None and kind.name.startswith("cc.")),
+        )
+        _log.info("local", command=order.argv.shown()[:500], code=reason.code, reason=reason.message)
+        if not offloadable:
+            return
+        self._store.put_job(job)
+        done = caller.wait_local()
+        status = done.get("status") if done else None
+        job.state = "lost" if done is None else ("done" if status == 0 else "failed")
+        job.exit_status = status if type(status) is int else None
+        job.times["ended"] = time.time()
+        self._store.put_job(job)
+        if isinstance(reason, RedThere) and status == 0:
+            why = f"{order.argv.shown()[:80]} failed on {reason.worker}, passed here"
+            self._store.mark_unportable(reason.project, reason.worker_class, why)
+            _log.warning("unportable", project=reason.project, worker_class=reason.worker_class, why=why)
+
+    # -- coming back --------------------------------------------------------------------------------------------
+
+    def returning_requester(self, project: Project, order: Order, kind: Kind, caller: Session) -> Running | None:
+        """The job of an identical command on an identical tree that nobody has taken home (lessons EX-03)."""
+        if order.options.no_cache or order.options.dry_run:
+            return None
+        job = self._store.latest_with_key(key_of(project, order, kind))
+        if job is None:
+            return None
+        with self._lock:
+            running = self._active.get(job.id)
+        if running is None or running.waiting() or running.cancel_sent or running.kind.name != kind.name:
+            return None
+        running.add(caller)
+        caller.on_signal = lambda _: running.cancel(caller)
+        caller.say(Frame.ACCEPTED, job=job.id, worker=running.name, kind=kind.name)
+        return running
+
+    def adopt_unfinished(self) -> None:
+        """After a restart: find every job that was under way, and follow it again."""
+        self._pool.refresh()
+        for job in self._store.unfinished():
+            member = self._pool.member(job.worker)
+            roots = tuple(root_from(r) for r in job.roots)
+            if member is None or job.state == "queued" or not roots:
+                job.state, job.reason = (
+                    ("lost", "rchd stopped before it started")
+                    if job.worker != "here"
+                    else (
+                        "lost",
+                        "rchd stopped meanwhile",
+                    )
+                )
+                self._store.put_job(job)
+                continue
+            running = Running(
+                job=job,
+                kind=FREE_COMMAND if job.kind == FREE_COMMAND.name else kind_named(job.kind),
+                member=member,
+                log=JobLog(rooms.job_dir(self._places, job.id)),
+                roots=roots,
+                pushed=None,
+                locked=False,
+            )
+            with self._lock:
+                self._active[job.id] = running
+            threading.Thread(
+                target=follow, args=(running, self._pool, self._store.put_job), name=job.id, daemon=True
+            ).start()
+
+    # -- management ---------------------------------------------------------------------------------------------
+
+    def running(self) -> list[str]:
+        """Ids of the jobs under way."""
+        with self._lock:
+            return [r.job.id for r in self._active.values() if not r.ended.is_set()]
+
+    def log_of(self, job_id: str) -> JobLog | None:
+        """The log of a job under way."""
+        with self._lock:
+            running = self._active.get(job_id)
+        return running.log if running else None
+
+    def signal(self, job: Job, name: str) -> None:
+        """`rch cancel` and friends."""
+        with self._lock:
+            running = self._active.get(job.id)
+        if running is None:
+            raise UsageError(f"job {job.id} is not under way", what=job.id)
+        running.cancel_sent = running.cancel_sent or name == "cancel"
+        running.member.executor.request("signal", {"job": job.id, "signal": name}, timeout_s=10)
+
+    def fetch(self, job: Job) -> Job:
+        """`rch fetch`: complete the return of an undelivered job while its directory lives."""
+        if job.products != "undelivered":
+            return job
+        with self._lock:
+            running = self._active.get(job.id)
+        if running is None:
+            member = self._pool.member(job.worker)
+            if member is None:
+                raise Unreachable(f"{job.worker} is not in the inventory any more", host=job.worker)
+            running = Running(
+                job=job,
+                kind=FREE_COMMAND if job.kind == FREE_COMMAND.name else kind_named(job.kind),
+                member=member,
+                log=JobLog(rooms.job_dir(self._places, job.id)),
+                roots=tuple(root_from(r) for r in job.roots),
+                pushed=None,
+                locked=False,
+            )
+            running.rc = {"reason": "exited", "code": job.exit_status}
+            running.ended.set()
+        running.delivery_error = None
+        with self._locks(running.roots):
+            returned = self.deliver(running, load_config(job.cwd, dict(os.environ), state_dir=self._places.state))
+        self.finished(running, returned, job.times.get("ended", time.time()))
+        self._forget_active(running, collect=True)
+        return running.job
+
+    def probe(self, member: Member) -> dict[str, Any]:
+        """Both planes on connections of their own."""
+        return probe(member, self._places, self._client)
+
+    def fault(self, member: Member, fault: Fault) -> None:
+        """A fault before the start; the next worker is tried."""
+        _log.warning("fault", worker=member.worker.name, error=fault.label, message=fault.message)
+        if isinstance(fault, Unreachable):
+            self._pool.mark_down(member, fault)
+
+    def code_of(self, error: RchError) -> str:
+        """The reason code that a fault means when the command runs here because of it."""
+        if isinstance(error, ToolMissing):
+            return "capability-missing"
+        if isinstance(error, DiskFull):
+            return "disk-full"
+        return "unreachable"
+
+    def dry_run_text(self, order: Order, segment: Segment, project: Project, lease: Lease) -> str:
+        """What `--dry-run` prints (coverage B-8)."""
+        free = lease.view.slots_total - lease.view.slots_used
+        kind = segment.kind.name if segment.kind else ""
+        return (
+            f"[rch] dry run: {order.argv.shown()} · offload · {kind} · {segment.confidence * 100:.0f} % · "
+            f"root {project.roots[0].path} · worker {lease.member.worker.name} "
+            f"({free}/{lease.view.slots_total} slots free)"
+        )
+
+    def stop(self) -> None:
+        """No new orders; jobs go on under their supervisors."""
+        self._stopping = True
+
+
+class RedThere(NotOffloadable):
+    """Red on a class of worker where this project never was green; green here means unportable."""
+
+    def __init__(self, running: Running) -> None:
+        super().__init__(
+            f"failed on {running.name}, where this project never built before; repeated here",
+            code="red-there",
+            hint="rch doctor .",
+        )
+        self.worker = running.name
+        self.worker_class = str(running.job.options.get("class", ""))
+        self.project = running.job.project
+
+
+SILENT = frozenset({"not-a-build", "never-intercept", "disabled", "on-worker", "bypass", "excluded", "toolchain-off"})
+"""Reasons of commands that could not have been offloaded: no line on stderr."""
+
+HINTS = {
+    "toolchain-mismatch": "ansible-playbook playbooks/workers.yml",
+    "clock-skew": "rch doctor",
+    "unreachable": "rch workers probe",
+    "capability-missing": "rch doctor",
+    "no-candidate": "rch status",
+}
+
+
+def policy_of(config: Config) -> Policy:
+    """The part of the configuration that decides."""
+    table = config.interception
+    return Policy(
+        structure=table.structure,
+        confidence_threshold=table.confidence_threshold,
+        exclude=tuple(table.exclude),
+        toolchains={k: v for k, v in table.toolchains.model_dump().items() if isinstance(v, bool)},
+    )
+
+
+def settings_of(config: Config) -> ProjectSettings:
+    """The part of the configuration that says what travels."""
+    return ProjectSettings(
+        exclude_patterns=tuple(config.transfer.exclude.patterns),
+        exclude_extra=tuple(config.transfer.exclude_extra),
+        force_include=tuple(config.transfer.force_include),
+        git=config.transfer.git,
+        max_transfer_size_mb=config.max_transfer_mb,
+        execution_env=dict(config.execution.env),
+        id=config.project.id or "",
+        name=config.project.name or "",
+    )
+
+
+def wanted_of(order: Order, kind: Kind, project: Project, config: Config, cpus: int) -> Wanted:
+    """What the command asks of a worker."""
+    slots = cores_wanted(order.argv, kind) or config.execution.cores or min(SLOTS_BY_DEFAULT, max(1, cpus))
+    if kind.name == FREE_COMMAND.name:
+        slots = config.execution.cores or 1
+    allowed = [frozenset(names) for names in config.allowed]
+    switches = config.switches
+    if switches.worker:
+        allowed.append(frozenset({switches.worker}))
+    if switches.workers:
+        allowed.append(frozenset(switches.workers))
+    tag = order.options.tag or switches.tag
+    if tag:
+        allowed.append(frozenset(tag.split(",")))
+    return Wanted(
+        slots=slots,
+        tools=project.tools,
+        pinned=order.options.worker,
+        allowed=tuple(allowed),
+        blocked=frozenset(config.workers.blocked),
+        min_speed_score=float(config.workers.min_speed_score),
+        returns_files=kind.products is Products.FILES,
+    )
+
+
+def network_of(order: Order, config: Config) -> str:
+    """A caller without network never gets one (lessons EX-10); one that came through the spool counts as such."""
+    return "none" if order.spooled or config.execution.network == "none" else "host"
+
+
+def build_dir_policy(config: Config, kind: Kind) -> BuildDir:
+    """``artifacts.build_dir`` with "auto" resolved (design.md 6.4)."""
+    if config.artifacts.build_dir != "auto":
+        return BuildDir(config.artifacts.build_dir)
+    return BuildDir.FULL if kind.products is Products.FILES else BuildDir.NONE
+
+
+def key_of(project: Project, order: Order, kind: Kind) -> str:
+    """Identity of a command on a tree: what makes a second requester the same requester."""
+    parts = [
+        list(order.argv),
+        order.cwd,
+        kind.name,
+        sorted(project.env.items()),
+        project.digest,
+        [order.fds[n] == "tty" for n in ("0", "1", "2")],
+        order.same_out,
+    ]
+    return hashlib.blake2b(json.dumps(parts).encode("ascii"), digest_size=16).hexdigest()
+
+
+def manifest_from(held: HeldIndex, root: Root) -> Manifest:
+    """The snapshot of a push, read back from what was recorded of it (after a restart of rchd)."""
+    build = tuple(f"{d}/" for d in root.build_dirs)
+    entries = (
+        {p: e for p, e in held.entries.items() if p in held.shared and not (p + "/").startswith(build)}
+        if build
+        else {p: e for p, e in held.entries.items() if p in held.shared}
+    )
+    return Manifest(entries=entries, digest="", taken_ns=time.time_ns())
+
+
+def root_from(row: Mapping[str, Any]) -> Root:
+    """A Root as a job's record holds it."""
+    return Root(
+        path=AbsPath(str(row["path"])),
+        real=AbsPath(str(row["real"])),
+        key=str(row["key"]),
+        build_dirs=tuple(RelPath(str(d)) for d in row.get("build_dirs", ())),
+    )
+
+
+def shown_push(job: Job) -> str:
+    """ "pushed 14 files, 9.1 kB, 1 round trip"."""
+    size = job.pushed.get("bytes", 0)
+    return (
+        f"pushed {job.pushed.get('files', 0)} files, {size / 1000:.1f} kB, {job.pushed.get('requests', 0)} round trips"
+    )
+
+
+__all__ = ["FINAL", "Desk", "Lease"]

@@ -1,0 +1,45 @@
+"""What rchd keeps below the state and run directories that :mod:`rch.config.places` names."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+from rch.config.places import Places, check_socket_path
+from rch.paths import AbsPath
+
+
+def make_directories(places: Places) -> None:
+    """Create what is missing, 0700; raises ConfigError when the socket's path would be too long."""
+    check_socket_path(places.socket)
+    for path in (places.state, places.run, spool_dir(places), f"{places.state}/jobs", f"{places.state}/roots"):
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    os.chmod(places.run, 0o700)  # an existing run directory may have been made by something else
+
+
+def spool_dir(places: Places) -> AbsPath:
+    """Where the request FIFO lies."""
+    return AbsPath(os.path.join(places.run, "spool"))
+
+
+def root_dir(places: Places, key: str) -> AbsPath:
+    """What is kept about one root."""
+    return AbsPath(os.path.join(places.state, "roots", key))
+
+
+def job_dir(places: Places, job_id: str) -> AbsPath:
+    """Copied log and result of one job."""
+    return AbsPath(os.path.join(places.state, "jobs", job_id))
+
+
+def client_id(places: Places) -> str:
+    """Random id of this state directory, made once; part of every root's key."""
+    path = os.path.join(places.state, "client-id")
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            value = secrets.token_hex(8)
+            file.write(value + "\n")
+            return value
+    except FileExistsError:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
