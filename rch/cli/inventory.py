@@ -1,0 +1,58 @@
+"""``rch inventory show``: what rchd uses of the inventory."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import click
+
+from rch.cli.command import RchGroup, output
+from rch.cli.setting import load
+
+
+@click.group(cls=RchGroup)
+def inventory() -> None:
+    """Look at the Ansible inventory as rch sees it."""
+
+
+@inventory.command()
+def show() -> None:
+    """Compile the inventory if it has changed and show every worker: declared values, observed facts, sources."""
+    from rch.fleet.registry import load_registry
+
+    state = load().places.state
+    os.makedirs(state, mode=0o700, exist_ok=True)
+    registry = load_registry(state)
+    said = output()
+    workers: list[dict[str, Any]] = [
+        {
+            "name": worker.name,
+            "declared": dataclasses.asdict(worker.declared),
+            "observed": {"at": worker.observed.at, "facts": dict(worker.observed.facts)},
+        }
+        for worker in registry.workers.values()
+    ]
+    if said.json:
+        said.document({"digest": registry.digest, "sources": list(registry.sources), "workers": workers})
+        return
+    for source in registry.sources:
+        said.say(f"source: {source}")
+    rows = [
+        (
+            found["name"],
+            found["declared"]["host"],
+            found["declared"]["port"] or "-",
+            found["declared"]["user"],
+            found["declared"]["executor"],
+            found["declared"]["slots"] or "-",
+            found["declared"]["priority"],
+            "yes" if found["declared"]["enabled"] else "no",
+            ",".join(found["declared"]["tags"]) or "-",
+            found["observed"]["at"] or "never",
+        )
+        for found in workers
+    ]
+    headers = ("NAME", "HOST", "PORT", "USER", "EXECUTOR", "SLOTS", "PRIORITY", "ENABLED", "TAGS", "FACTS")
+    said.table(headers, rows, empty="no workers in the inventory; next: rch workers add, or rch init")

@@ -1,0 +1,156 @@
+"""Edits of the inventory file that keep its comments and its order."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rch.config.trust import write_private
+from rch.errors import ConfigError, UsageError
+from rch.fleet.inventory import find_inventory
+from rch.fleet.registry import compile_registry
+from rch.paths import AbsPath
+
+GROUP = "rch_workers"
+EMPTY = "---\nall:\n  children:\n    rch_workers:\n      hosts: {}\n"
+
+
+def inventory_file(env: Mapping[str, str]) -> AbsPath:
+    """The file that holds, or will hold, the hosts: of a directory its ``hosts.yml``; where there is none at all, the
+    user's ``~/.config/rch/inventory/hosts.yml``."""
+    try:
+        source = find_inventory(environ=env)
+    except ConfigError:
+        if env.get("RCH_INVENTORY"):
+            raise
+        home = env.get("XDG_CONFIG_HOME") or os.path.join(env.get("HOME", os.path.expanduser("~")), ".config")
+        return AbsPath(os.path.join(home, "rch", "inventory", "hosts.yml"))
+    if not os.path.isdir(source):
+        return source
+    for name in ("hosts.yml", "hosts.yaml"):
+        if os.path.exists(os.path.join(source, name)):
+            return AbsPath(os.path.join(source, name))
+    return AbsPath(os.path.join(source, "hosts.yml"))
+
+
+def add_host(path: AbsPath, name: str, variables: Mapping[str, Any], tags: Sequence[str]) -> str:
+    """The text of the inventory *path* with worker *name* added; raises UsageError when it is there already."""
+    tree, yaml = _load(path)
+    children = _table(_table(tree, "all", path), "children", path)
+    hosts = _table(_table(children, GROUP, path), "hosts", path)
+    if name in hosts:
+        raise UsageError(f"{name} is already in {path}", what=name, hint=f"rch workers remove {name}")
+    entry = yaml.map()
+    entry.update(variables)
+    entry.fa.set_flow_style()
+    hosts.fa.set_block_style()
+    hosts[name] = entry
+    for tag in tags:
+        members = _table(_table(children, tag, path), "hosts", path)
+        members.fa.set_block_style()
+        empty = yaml.map()
+        empty.fa.set_flow_style()
+        members[name] = empty
+    return _dump(tree, yaml)
+
+
+def remove_host(path: AbsPath, name: str) -> str:
+    """The text of the inventory *path* without worker *name* in any group; raises UsageError when it is not there."""
+    tree, yaml = _load(path)
+    if not _remove(tree, name):
+        raise UsageError(f"{name} is not in {path}", what=name, hint="rch workers list")
+    return _dump(tree, yaml)
+
+
+def replace_inventory(path: AbsPath, text: str, state: AbsPath, env: Mapping[str, str]) -> None:
+    """Write *text* to *path* by rename, then compile the registry; a wrong inventory is taken back.
+
+    Raises ConfigError with file and line of what is wrong.
+    """
+    target = AbsPath(os.path.realpath(path))
+    try:
+        with open(target, "rb") as stream:
+            before: bytes | None = stream.read()
+        mode = os.stat(target).st_mode & 0o777
+    except FileNotFoundError:
+        before, mode = None, 0o644
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+    write_private(target, text.encode(), mode)
+    os.makedirs(state, mode=0o700, exist_ok=True)
+    try:
+        compile_registry(state, _source(path, env))
+    except ConfigError:
+        if before is None:
+            os.unlink(target)
+        else:
+            write_private(target, before, mode)
+        raise
+
+
+def _source(path: AbsPath, env: Mapping[str, str]) -> AbsPath:
+    try:
+        return find_inventory(environ=env)
+    except ConfigError:
+        return path
+
+
+def _load(path: AbsPath) -> tuple[Any, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.explicit_start = True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    try:
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read()
+    except FileNotFoundError:
+        text = EMPTY
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", file=path) from error
+    try:
+        tree = yaml.load(text) or yaml.load(EMPTY)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark is not None else 0
+        raise ConfigError(f"is not valid YAML: {getattr(error, 'problem', error)}", file=path, line=line) from error
+    if not isinstance(tree, dict):
+        raise ConfigError("is no inventory that can be edited: its top is not a mapping", file=path, line=1)
+    return tree, yaml
+
+
+def _table(parent: Any, name: str, path: AbsPath) -> Any:
+    """The mapping *name* of *parent*, made where it is missing or empty."""
+    from ruamel.yaml.comments import CommentedMap
+
+    found = parent.get(name)
+    if found is None:
+        found = CommentedMap()
+        parent[name] = found
+    if not isinstance(found, CommentedMap):
+        line = parent.lc.key(name)[0] + 1
+        raise ConfigError(f"{name} must be a mapping", file=path, line=line, key=name)
+    return found
+
+
+def _remove(node: Any, name: str) -> bool:
+    found = False
+    if isinstance(node, dict):
+        hosts = node.get("hosts")
+        if isinstance(hosts, dict) and name in hosts:
+            del hosts[name]
+            found = True
+        for key, child in node.items():
+            if key != "hosts":
+                found = _remove(child, name) or found
+    return found
+
+
+def _dump(tree: Any, yaml: Any) -> str:
+    stream = io.StringIO()
+    yaml.dump(tree, stream)
+    return stream.getvalue()

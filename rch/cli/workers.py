@@ -1,0 +1,302 @@
+"""``rch workers``: list, add, remove, probe, drain, enable, disable."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from rch.cli.api import Api, NotRunning
+from rch.cli.command import RchGroup, output
+from rch.cli.setting import api, load
+from rch.cli.terminal import printable
+from rch.errors import RchError, Unreachable, UsageError
+
+PROBE_S = 60.0
+"""Seconds for one probe: 5 s to connect on each plane, and room for a slow worker to look around."""
+
+
+@click.group(cls=RchGroup)
+def workers() -> None:
+    """The machines that builds run on: hosts of the inventory's group rch_workers."""
+
+
+@workers.command("list")
+@click.option("--tag", "tags", multiple=True, help="a,b: with both; given twice: with either; !a: without a.")
+def list_(*, tags: tuple[str, ...]) -> None:
+    """List the workers with state, slots and toolchains."""
+    said = output()
+    found, running = all_workers(api())
+    if tags:
+        check_tags(tags, found)
+        found = [worker for worker in found if has_tags(worker.get("tags", []), tags)]
+    if said.json:
+        said.document(found)
+        return
+    if not running:
+        said.say("rchd is not running: states are unknown; next: rch daemon start")
+    rows = []
+    for worker in found:
+        used, total = worker.get("slots_used"), worker.get("slots_total")
+        score = worker.get("speed_score")
+        tools = worker.get("toolchains") or {}
+        rows.append(
+            (
+                worker.get("name", ""),
+                worker.get("host", ""),
+                worker.get("state", ""),
+                f"{'?' if used is None else used}/{'?' if total is None else total}",
+                "-" if score is None else f"{float(score):.0f}",
+                ",".join(map(str, worker.get("tags", []))) or "-",
+                "; ".join(str(shown) for _, shown in sorted(tools.items())) or "-",
+                worker.get("reason") or "",
+            )
+        )
+    headers = ("NAME", "HOST", "STATE", "SLOTS", "SCORE", "TAGS", "TOOLCHAINS", "REASON")
+    said.table(headers, rows, empty="no workers; next: rch workers add, or rch init")
+
+
+@workers.command()
+@click.option("--id", "name", required=True, help="Name in the inventory.")
+@click.option("--host", required=True, help="Address or name to connect to.")
+@click.option("--user", help="The administrator's account (ansible_user).")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of sshd.")
+@click.option("--identity-file", help="The administrator's key (ansible_ssh_private_key_file).")
+@click.option("--slots", type=click.IntRange(1, 1024), help="Slots; without it one per CPU.")
+@click.option("--priority", type=click.IntRange(0, 1_000_000), help="Higher is preferred.")
+@click.option("--tag", "tags", multiple=True, help="Group to put it into; may be given again.")
+def add(
+    *,
+    name: str,
+    host: str,
+    user: str | None,
+    port: int | None,
+    identity_file: str | None,
+    slots: int | None,
+    priority: int | None,
+    tags: tuple[str, ...],
+) -> None:
+    """Write a worker into the inventory. Comments and order of the file stay."""
+    from rch.cli.inventory_file import add_host, inventory_file, replace_inventory
+
+    said = output()
+    for what, text in (("--id", name), ("--host", host), *(("--tag", tag) for tag in tags)):
+        _check_name(what, text)
+    variables: dict[str, Any] = {"ansible_host": host}
+    given = {
+        "ansible_user": user,
+        "ansible_port": port,
+        "ansible_ssh_private_key_file": os.path.abspath(os.path.expanduser(identity_file)) if identity_file else None,
+        "rch_slots": slots,
+        "rch_priority": priority,
+    }
+    variables.update({key: value for key, value in given.items() if value is not None})
+    path = inventory_file(os.environ)
+    replace_inventory(path, add_host(path, name, variables, tags), load().places.state, os.environ)
+    probe_answer = _probe_quietly(api(), name)
+    next_step = f"ansible-playbook playbooks/workers.yml --limit {name}"
+    if said.json:
+        said.document({"name": name, "inventory": path, "probe": probe_answer, "next": next_step})
+        return
+    said.line(f"{name} added to {path}")
+    if probe_answer is not None and not probe_answer.get("ok"):
+        said.say(f"{name} is not ready yet: {probe_answer.get('message') or 'it has not been set up'}")
+    said.say(f"next: {next_step}")
+
+
+@workers.command()
+@click.argument("name", nargs=-1, required=True)
+@click.option("--purge", is_flag=True, help="First take from the host what rch has put there (playbook remove).")
+def remove(*, name: tuple[str, ...], purge: bool) -> None:
+    """Take workers out of the inventory."""
+    from rch.cli.inventory_file import inventory_file, remove_host, replace_inventory
+
+    said = output()
+    path = inventory_file(os.environ)
+    if purge:
+        _purge(name)
+    removed = []
+    for one in name:
+        replace_inventory(path, remove_host(path, one), load().places.state, os.environ)
+        removed.append(one)
+        if not said.json:
+            said.line(f"{one} removed from {path}")
+    _refresh(api())
+    if said.json:
+        said.document({"removed": removed, "inventory": path})
+
+
+@workers.command()
+@click.argument("name", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Every worker.")
+def probe(*, name: tuple[str, ...], every: bool) -> int:
+    """Look at workers over both planes: what they are, what they have, what only one plane can do.
+
+    Exit status 4 when one cannot be reached.
+    """
+    from rch.cli.probe import probe_lines
+
+    said = output()
+    way = api()
+    answers = []
+    for one in _chosen(way, name, every=every):
+        try:
+            answer = way.post("workers", one, "probe", timeout_s=PROBE_S)
+        except NotRunning:
+            raise
+        except UsageError:
+            raise
+        except RchError as error:
+            answer = {"name": one, "ok": False, "message": error.message, "hint": error.hint}
+        answers.append({"name": one, **answer})
+        if not said.json:
+            for line in probe_lines(answers[-1]):
+                print(printable(line))
+    if said.json:
+        said.document(answers)
+    return 0 if all(answer.get("ok") for answer in answers) else Unreachable.exit_status
+
+
+@workers.command()
+@click.argument("name", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Every worker.")
+@click.option("--wait", "wait_s", type=click.FloatRange(0), help="Seconds to wait until their jobs have ended.")
+def drain(*, name: tuple[str, ...], every: bool, wait_s: float | None) -> int:
+    """Give workers no new jobs."""
+    way = api()
+    chosen = _switch(way, "drain", name, every=every)
+    if wait_s is None:
+        return 0
+    until = time.monotonic() + wait_s
+    said = output()
+    while True:
+        busy = [w["name"] for w in way.get("workers") if w.get("name") in chosen and w.get("active_jobs")]
+        if not busy:
+            return 0
+        if time.monotonic() >= until:
+            said.say(f"still busy after {wait_s:g} s: {', '.join(busy)}; next: rch jobs --active")
+            return 1
+        time.sleep(min(0.5, max(0.0, until - time.monotonic())))
+
+
+@workers.command()
+@click.argument("name", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Every worker.")
+def enable(*, name: tuple[str, ...], every: bool) -> None:
+    """Give workers jobs again after drain or disable."""
+    _switch(api(), "enable", name, every=every)
+
+
+@workers.command()
+@click.argument("name", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Every worker.")
+def disable(*, name: tuple[str, ...], every: bool) -> None:
+    """Take workers out of the choice, also over restarts of rchd."""
+    _switch(api(), "disable", name, every=every)
+
+
+def all_workers(way: Api) -> tuple[list[dict[str, Any]], bool]:
+    """All workers, and whether rchd was there to say how they are."""
+    from rch.cli.status import declared_workers
+
+    try:
+        found: list[dict[str, Any]] = way.get("workers")
+    except NotRunning:
+        return declared_workers(), False
+    return found, True
+
+
+def has_tags(tags: Sequence[str], wanted: Sequence[str]) -> bool:
+    """True when one of *wanted* ("a,b" both, "!a" without) holds for *tags* (checklist A12)."""
+    own = set(tags)
+    return any(
+        all((part[1:] not in own) if part[:1] == "!" else (part in own) for part in _parts(one)) for one in wanted
+    )
+
+
+def check_tags(wanted: Sequence[str], found: Sequence[dict[str, Any]]) -> None:
+    """Raise UsageError naming the tags that exist when *wanted* names one that no worker has."""
+    known = {str(tag) for worker in found for tag in worker.get("tags", [])}
+    for one in wanted:
+        for part in _parts(one):
+            tag = part.removeprefix("!")
+            if tag not in known:
+                listed = ", ".join(sorted(known)) or "none"
+                raise UsageError(
+                    f"no worker has the tag {tag!r} (known: {listed})", what=tag, allowed=tuple(sorted(known))
+                )
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _chosen(way: Api, names: Sequence[str], *, every: bool) -> list[str]:
+    if every == bool(names):
+        raise UsageError("give either names or --all", what="workers", hint="rch workers list")
+    if not every:
+        return list(dict.fromkeys(names))
+    return [str(worker["name"]) for worker in way.get("workers")]
+
+
+def _switch(way: Api, verb: str, names: Sequence[str], *, every: bool) -> list[str]:
+    said = output()
+    chosen = _chosen(way, names, every=every)
+    answers = [way.post("workers", one, verb) for one in chosen]
+    if said.json:
+        said.document(answers)
+    else:
+        for answer in answers:
+            said.line(f"{answer.get('name')}: {answer.get('state')}")
+    return chosen
+
+
+def _check_name(what: str, text: str) -> None:
+    import re
+
+    if not re.fullmatch(r"[A-Za-z0-9_\[][A-Za-z0-9_.:\]-]{0,252}", text) or "{" in text:
+        raise UsageError(f"{what} must be a plain name or address, got {text!r}", what=what)
+
+
+def _probe_quietly(way: Api, name: str) -> dict[str, Any] | None:
+    """What a probe of a worker that was just added says; None where nobody can probe now."""
+    try:
+        _refresh(way)
+        found: dict[str, Any] = way.post("workers", name, "probe", timeout_s=PROBE_S)
+    except NotRunning:
+        return None
+    except RchError as error:
+        return {"ok": False, "message": error.message, "hint": error.hint}
+    return found
+
+
+def _refresh(way: Api) -> None:
+    """Tell rchd, if it runs, that the inventory has changed."""
+    try:
+        way.post("refresh")
+    except NotRunning:
+        return
+
+
+def _purge(names: Sequence[str]) -> None:
+    """Run the playbook remove for *names*."""
+    import subprocess
+    import sys
+
+    checkout = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    playbook = os.path.join(checkout, "playbooks", "remove.yml")
+    if not os.path.exists(playbook):
+        raise UsageError("the playbook remove is not part of this version; leave --purge out", what="--purge")
+    program = os.path.join(os.path.dirname(sys.executable), "ansible-playbook")
+    ended = subprocess.run(
+        [program, playbook, "--limit", ",".join(names)], cwd=checkout, stdout=sys.stderr, check=False, timeout=3600
+    )
+    if ended.returncode != 0:
+        from rch.errors import Refused
+
+        raise Refused(
+            f"the playbook remove ended with {ended.returncode}; the inventory is unchanged", hint="rch workers probe"
+        )
