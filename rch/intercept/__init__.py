@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rch.intercept.argv import classify_argv as classify_argv
+    from rch.intercept.explain import explain_json as explain_json
+    from rch.intercept.explain import explain_text as explain_text
+    from rch.intercept.line import decide as decide
 
 _HOMES = {
     "classify_argv": "rch.intercept.argv",
+    "decide": "rch.intercept.line",
+    "explain_json": "rch.intercept.explain",
+    "explain_text": "rch.intercept.explain",
 }
 
-__all__ = ["classify_argv"]
+__all__ = ["classify_argv", "decide", "explain_json", "explain_text"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 
 from rch.intercept.decision import Kind, Policy, Segment, Verdict
 from rch.intercept.switch import local_reason
-from rch.intercept.wordlist import REJECT_WORDS, UNSUPPORTED_TOOLS
-from rch.intercept.wrapper import program_name, unwrap
+from rch.intercept.wordlist import KEEPING_WRAPPERS, REJECT_WORDS, SHELLS, UNSUPPORTED_TOOLS
+from rch.intercept.wrapper import WRAPPERS, program_name, unwrap
 from rch.toolchains import TOOLCHAINS, toolchain_of
 from rch.toolchains.option import UNKNOWN
 from rch.toolchains.rule import Build, Call, Stay
@@ -72,14 +72,14 @@ def judge_words(
     if at >= len(words):
         return Judged(0, 0, "not-a-build", "no command")
     if unwrapped.keeps:
-        behind = _first_build(words[at + 1 :])
+        behind = kept_build(words[at:])
         if behind and unwrapped.keeps not in REJECT_WORDS:
             return Judged(at, 3, "wrapper", f"{behind} stands behind {unwrapped.keeps}")
         return Judged(
             at, 0 if unwrapped.keeps in REJECT_WORDS else 2, "not-a-build", f"{unwrapped.keeps} builds nothing"
         )
     if unwrapped.unsure:
-        behind = _first_build(words[at + 1 :])
+        behind = first_build(words[at + 1 :])
         if behind:
             return Judged(at, 3, "wrapper", f"{behind} stands behind {unwrapped.unsure}")
         return Judged(at, 2, "not-a-build", "no build word")
@@ -170,11 +170,37 @@ def _excluding(patterns: Sequence[str], words: Sequence[str]) -> str:
     return ""
 
 
-def _first_build(words: Sequence[str]) -> str:
-    """The first word that names a build tool, or ""; for lines behind a wrapper that keeps them here."""
+def first_build(words: Sequence[str]) -> str:
+    """The first word in *words*, or first word of one of them, that names a build tool, or ""."""
     for word in words:
         for part in word.split():
             name = program_name(part)
             if toolchain_of(name) is not None or name in UNSUPPORTED_TOOLS:
                 return name
+    return ""
+
+
+_OWN_OPERANDS = {"perf": 1, "flock": 1, "chroot": 1}
+
+
+def kept_build(words: Sequence[str]) -> str:
+    """The build tool that a keeping wrapper, ``words[0]``, starts, or "": ``sudo apt-get install make`` starts none."""
+    operands = _OWN_OPERANDS.get(program_name(words[0]), 0)
+    after_option = False
+    for word in words[1:]:
+        if word.startswith("-"):
+            after_option = True
+        elif "=" in word and not word.startswith("="):
+            continue
+        else:
+            name = program_name(word.split()[0] if word.strip() else word)
+            if toolchain_of(name) is not None or name in UNSUPPORTED_TOOLS:
+                return name
+            if name in WRAPPERS or name in KEEPING_WRAPPERS or name in SHELLS:
+                return first_build(words[1:])
+            if operands:
+                operands -= 1
+            elif not after_option:
+                return ""
+            after_option = False
     return ""

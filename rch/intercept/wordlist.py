@@ -40,7 +40,7 @@ _JUDGED_ELSEWHERE = frozenset({"npm", "yarn", "pnpm", "bun", "env", "nohup"})
 
 REJECT_WORDS: frozenset[str] = frozenset(prefix.strip() for prefix in REJECT_PREFIXES) - _JUDGED_ELSEWHERE | {
     *("[", "[[", "test", "true", "false", ":", "read", "wait", "sleep", "exit", "return", "break", "continue", "shift"),
-    *("local", "declare", "readonly", "typeset", "trap", "ulimit", "umask", "hash", "pushd", "popd", "let", "eval"),
+    *("local", "declare", "readonly", "typeset", "trap", "ulimit", "umask", "hash", "pushd", "popd", "let"),
     *("tee", "basename", "dirname", "realpath", "readlink", "stat", "file", "jq", "rmdir", "rch", "mktemp", "seq"),
 }
 """``transparent`` compares whole words with the command word (``ls``, not ``lsof``; ``.`` the builtin, not ``./x``)."""

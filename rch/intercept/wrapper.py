@@ -78,6 +78,7 @@ _RULES: Mapping[str, _Rule] = {
         )
     ),
     "nohup": _Rule(Options(stop_at_operand=True)),
+    "coproc": _Rule(Options(stop_at_operand=True)),
     "stdbuf": _Rule(Options(valued="-i -o -e --input --output --error", stop_at_operand=True)),
     "command": _Rule(Options(flags="-p -v -V", bundles=True, stop_at_operand=True), refuses=frozenset({"-v", "-V"})),
     "exec": _Rule(
@@ -116,7 +117,7 @@ def program_name(word: str) -> str:
     A relative path stays as typed: ``./make`` is the project's own program.
     """
     head, slash, base = word.rpartition("/")
-    if slash and (head == "" or head[0] in "/~" or head.startswith(UNKNOWN + "/") or head == UNKNOWN):
+    if slash and (head == "" or head[0] in "/~"):
         return base
     return word
 

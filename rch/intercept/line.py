@@ -1,0 +1,183 @@
+"""command text, cwd, policy -> Decision: every simple command judged alone, builds rewritten by byte range. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from rch.intercept.argv import first_build, judge_words, might_build
+from rch.intercept.decision import Decision, Policy, Segment, Verdict
+from rch.intercept.shell import Line, SimpleCommand, read_line
+from rch.intercept.wordlist import REJECT_PREFIXES, SHELLS
+from rch.intercept.wrapper import program_name
+from rch.toolchains.option import UNKNOWN
+
+PREFIX = "rch exec -- "
+"""What is put in front of a build's own words."""
+
+_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+:,./- ")
+_HELP = ("--help", "--version", " -h", " -V")
+
+
+def decide(
+    command: str | bytes,
+    cwd: str,
+    policy: Policy,
+    env: Mapping[str, str] = {},
+    *,
+    aliases: Mapping[str, tuple[str, ...]] = {},
+    prefix: str = PREFIX,
+) -> Decision:
+    """Judge a whole shell line and rewrite its builds.
+
+    command: as the agent wrote it; bytes are UTF-8, anything else in them makes the line local.
+    cwd:     absolute directory in which the line starts.
+    env:     the caller's environment; only the RCH_ switches are read.
+    aliases: cargo's aliases there (name -> words), read by the caller.
+    prefix:  what goes before a build; ends in a blank and needs no quoting anywhere.
+    Never raises for any command; ValueError for a prefix that would need quoting.
+    """
+    if not prefix.endswith(" ") or not _SAFE.issuperset(prefix):
+        raise ValueError(f"prefix {prefix!r} would need quoting")
+    text, data = _both(command)
+    if data is None:
+        return _whole(text, 1, "structure", "the line is not UTF-8")
+    if policy.structure == "strict":
+        rejected = _instant_reject(text)
+        if rejected:
+            return _whole(text, 0, "not-a-build", rejected)
+    line = read_line(data)
+    if line.trouble:
+        if might_build(text):
+            return _whole(text, 1, "structure", line.trouble)
+        return _whole(text, 2, "not-a-build", "no build word")
+    if not line.commands:
+        return _whole(text, 0, "not-a-build", "no command")
+    segments = tuple(_segment(one, data, cwd, policy, env, aliases) for one in line.commands)
+    rewritten, certain = _rewrite(data, line, segments, prefix)
+    if not certain:
+        segments = tuple(_withdrawn(segment) for segment in segments)
+    verdict = Verdict.OFFLOAD if any(one.verdict is Verdict.OFFLOAD for one in segments) else Verdict.LOCAL
+    return Decision(text, verdict, segments, rewritten.decode("utf-8"))
+
+
+def _both(command: str | bytes) -> tuple[str, bytes | None]:
+    """The line as text and as UTF-8; None where it is not UTF-8."""
+    if isinstance(command, bytes):
+        try:
+            return command.decode("utf-8"), command
+        except UnicodeDecodeError:
+            return command.decode("utf-8", "surrogateescape"), None
+    try:
+        return command, command.encode("utf-8")
+    except UnicodeEncodeError:
+        return command, None
+
+
+def _whole(text: str, tier: int, reason: str, detail: str) -> Decision:
+    """A line that is local as a whole."""
+    length = len(text.encode("utf-8", "surrogatepass")) if not text.isascii() else len(text)
+    segment = Segment(0, length, text, Verdict.LOCAL, None, 0.0, tier, reason, detail)
+    return Decision(text, Verdict.LOCAL, (segment,), text)
+
+
+def _instant_reject(text: str) -> str:
+    """Tier 0 of the seed, literally: why the line is rejected, or ""."""
+    stripped = text.lstrip()
+    if not stripped:
+        return "empty"
+    prefix = next((prefix for prefix in REJECT_PREFIXES if stripped.startswith(prefix)), "")
+    if prefix:
+        return f"begins with {prefix.strip()!r}"
+    asks = next((option for option in _HELP if option in stripped), "")
+    return f"contains {asks.strip()}" if asks else ""
+
+
+def _segment(
+    command: SimpleCommand,
+    data: bytes,
+    cwd: str,
+    policy: Policy,
+    env: Mapping[str, str],
+    aliases: Mapping[str, tuple[str, ...]],
+) -> Segment:
+    words = [word.text for word in command.words]
+    judged = judge_words(
+        words,
+        cwd,
+        policy,
+        env={**env, **command.assignments} if command.assignments else env,
+        aliases=aliases,
+        moved=command.moved,
+    )
+    start, end = command.words[judged.at].start, command.words[-1].end
+    tier, reason, detail = judged.tier, judged.reason, judged.detail
+    verdict, kind = judged.verdict, judged.kind
+    if _goes_through_rch(verdict, reason):
+        doubt = command.doubt
+        if not doubt and policy.structure == "strict" and not command.plain:
+            doubt = "strict: only a simple command, or the first one before &&"
+        if doubt:
+            verdict, tier, reason, detail = Verdict.LOCAL, 1, "structure", doubt
+    argv = words[judged.at :]
+    if reason == "not-a-build" and _hides_a_build(argv):
+        tier, reason, detail = 1, "structure", f"what {argv[0]} runs cannot be rewritten exactly"
+    return Segment(
+        start=start,
+        end=end,
+        text=data[start:end].decode("utf-8"),
+        verdict=verdict,
+        kind=kind,
+        confidence=judged.confidence,
+        tier=tier,
+        reason=reason,
+        detail=detail,
+        argv=tuple(argv) if not any(UNKNOWN in word for word in argv) else (),
+    )
+
+
+def _goes_through_rch(verdict: Verdict, reason: str) -> bool:
+    """What is rewritten: every offload, and a build that RCH_LOCAL_ONLY keeps here under local slots (coverage A-7)."""
+    return verdict is Verdict.OFFLOAD or reason == "local-only"
+
+
+def _hides_a_build(argv: Sequence[str]) -> bool:
+    """True for a shell or ``eval`` given text with a build in it: no build without a verdict (lessons IC-01)."""
+    name = program_name(argv[0])
+    return (name == "eval" or (name in SHELLS and any("c" in w for w in argv[1:] if w[:1] == "-" != w[1:2]))) and bool(
+        first_build(argv[1:])
+    )
+
+
+def _rewrite(data: bytes, line: Line, segments: Sequence[Segment], prefix: str) -> tuple[bytes, bool]:
+    """*data* with *prefix* before every build, and whether a second reading finds exactly that in it."""
+    places = {segment.start for segment in segments if _goes_through_rch(segment.verdict, segment.reason)}
+    if not places:
+        return data, True
+    inserted = prefix.encode("ascii")
+    parts: list[bytes] = []
+    at = 0
+    for place in sorted(places):
+        parts.extend((data[at:place], inserted))
+        at = place
+    rewritten = b"".join((*parts, data[at:]))
+    again = read_line(rewritten)
+    if again.trouble or len(again.commands) != len(line.commands):
+        return data, False
+    added = prefix.split()
+    for before, after in zip(line.commands, again.commands, strict=True):
+        wanted: list[str] = []
+        for word in before.words:
+            if word.start in places:
+                wanted.extend(added)
+            wanted.append(word.text)
+        if [word.text for word in after.words] != wanted:
+            return data, False
+    return rewritten, True
+
+
+def _withdrawn(segment: Segment) -> Segment:
+    if not _goes_through_rch(segment.verdict, segment.reason):
+        return segment
+    detail = "the rewritten line would not read as the same commands"
+    return replace(segment, verdict=Verdict.LOCAL, tier=1, reason="structure", detail=detail)
