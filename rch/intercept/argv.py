@@ -171,33 +171,49 @@ def _excluding(patterns: Sequence[str], words: Sequence[str]) -> str:
 
 
 def first_build(words: Sequence[str]) -> str:
-    """The first word in *words*, or first word of one of them, that names a build tool, or ""."""
-    for word in words:
-        for part in word.split():
-            name = program_name(part)
-            if toolchain_of(name) is not None or name in UNSUPPORTED_TOOLS:
-                return name
+    """The first build tool called in *words* or in a text among them, or "": ``eval "cd x; make"`` names make."""
+    for at, word in enumerate(words):
+        if " " not in word.strip():
+            if _builds(words[at:]):
+                return program_name(words[at])
+            continue
+        parts = [part.strip(";&|(){}") for part in word.split()]
+        found = next((program_name(part) for i, part in enumerate(parts) if _builds(parts[i:])), "")
+        if found:
+            return found
     return ""
 
 
+def _builds(words: Sequence[str]) -> bool:
+    """True if *words*, or the beginning of them, are a build, whatever stands around them."""
+    program = program_name(words[0])
+    if program in UNSUPPORTED_TOOLS:
+        return True
+    tool = toolchain_of(program)
+    return tool is not None and isinstance(tool.judge(Call(program, tuple(words[1:]))), Build)
+
+
 _OWN_OPERANDS = {"perf": 1, "flock": 1, "chroot": 1}
+_FEEDS = frozenset({"xargs", "parallel"})
 
 
 def kept_build(words: Sequence[str]) -> str:
     """The build tool that a keeping wrapper, ``words[0]``, starts, or "": ``sudo apt-get install make`` starts none."""
-    operands = _OWN_OPERANDS.get(program_name(words[0]), 0)
+    wrapper = program_name(words[0])
+    operands = _OWN_OPERANDS.get(wrapper, 0)
+    more = (UNKNOWN,) if wrapper in _FEEDS else ()  # they add operands that only they see
     after_option = False
-    for word in words[1:]:
+    for at, word in enumerate(words[1:], 1):
         if word.startswith("-"):
             after_option = True
         elif "=" in word and not word.startswith("="):
             continue
         else:
-            name = program_name(word.split()[0] if word.strip() else word)
-            if toolchain_of(name) is not None or name in UNSUPPORTED_TOOLS:
+            name = program_name(word)
+            if _builds((*words[at:], *more)):
                 return name
-            if name in WRAPPERS or name in KEEPING_WRAPPERS or name in SHELLS:
-                return first_build(words[1:])
+            if " " in word or name in WRAPPERS or name in KEEPING_WRAPPERS or name in SHELLS:
+                return first_build(words[at:])
             if operands:
                 operands -= 1
             elif not after_option:

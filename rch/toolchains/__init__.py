@@ -9,7 +9,24 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from rch.intercept.decision import Kind, Products
-from rch.toolchains import cargo, cc, cmake, go, make, meson, ninja, rustc
+from rch.toolchains import (
+    bun,
+    cargo,
+    cc,
+    cmake,
+    ctest,
+    go,
+    gradle,
+    make,
+    maven,
+    meson,
+    ninja,
+    npm,
+    pytest,
+    rustc,
+    tsc,
+    zig,
+)
 from rch.toolchains.rule import Toolchain
 
 __all__ = [
@@ -32,6 +49,14 @@ TOOLCHAINS: tuple[Toolchain, ...] = (
     ninja.TOOLCHAIN,
     meson.TOOLCHAIN,
     go.TOOLCHAIN,
+    bun.TOOLCHAIN,
+    tsc.TOOLCHAIN,
+    zig.TOOLCHAIN,
+    ctest.TOOLCHAIN,
+    pytest.TOOLCHAIN,
+    npm.TOOLCHAIN,
+    gradle.TOOLCHAIN,
+    maven.TOOLCHAIN,
 )
 
 FREE_COMMAND = Kind("command", Products.FILES, repeatable=False, ignored_inputs=True, tools=(), confidence=1.0)
