@@ -17,7 +17,6 @@ from rch.cli.setting import api, load
 from rch.cli.terminal import Output, duration
 from rch.errors import Fault
 
-START_S = 15.0
 STOP_S = 10.0
 
 
@@ -34,7 +33,7 @@ def start() -> int:
     way = Api(config.socket_path, timeout_s=5.0)
     health = _health(way)
     if health is None:
-        health = start_rchd(config, way, START_S)
+        health = start_rchd(config, way)
         _report(said, f"rchd started (pid {health.get('pid')})", {"started": True, **health})
         return 0
     _report(said, f"rchd is already running (pid {health.get('pid')})", {"started": False, **health})
@@ -60,7 +59,7 @@ def restart(*, wait_s: float) -> int:
     """Stop rchd if it runs, then start it."""
     config = load()
     _stop(wait_s)
-    health = start_rchd(config, Api(config.socket_path, timeout_s=5.0), START_S)
+    health = start_rchd(config, Api(config.socket_path, timeout_s=5.0))
     _report(output(), f"rchd started (pid {health.get('pid')})", {"started": True, **health})
     return 0
 

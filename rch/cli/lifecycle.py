@@ -2,92 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pwd
-import subprocess
-import sys
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from rch.client_start import start_daemon
 from rch.config.places import check_socket_path
-from rch.config.switches import DAEMON_NAMES
 from rch.errors import Fault, RchError, Refused
 
 if TYPE_CHECKING:
     from rch.cli.api import Api
     from rch.config.merged import Config
 
-KEPT = (
-    *("HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "SSH_AUTH_SOCK"),
-    *("XDG_STATE_HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"),
-    "DBUS_SESSION_BUS_ADDRESS",
-)
-"""What rchd needs of a login beside its own variables: paths, language, the SSH agent. Nothing of the caller's job."""
-
 _POLL_S = 0.05
 
 
-def rchd_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment that rchd is started with: :data:`KEPT` and the ``d`` variables (coverage A-11), nothing else."""
-    found = {name: env[name] for name in (*KEPT, *DAEMON_NAMES) if env.get(name)}
-    found.setdefault("HOME", pwd.getpwuid(os.getuid()).pw_dir)
-    found.setdefault("PATH", os.defpath)
-    return found
-
-
-def rchd_command() -> list[str]:
-    """The words that start rchd with this interpreter and this copy of rch, whatever the cwd and PYTHON* say."""
-    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    code = f"import sys; sys.path.insert(0, {here!r}); from rch.daemon.__main__ import main; sys.exit(main())"
-    return [sys.executable, "-I", "-c", code, "rchd"]
-
-
-def start_rchd(config: Config, way: Api, limit_s: float) -> dict[str, Any]:
-    """Start rchd detached and wait until it answers; its health document.
+def start_rchd(config: Config, way: Api) -> dict[str, Any]:
+    """Start rchd as the thin client does (own session, no descriptors, clean environment); its health document.
 
     Raises Refused inside a job, ConfigError when the socket's path is too long, Fault with what rchd said when it ends
-    or does not answer within *limit_s* seconds.
+    or does not answer in time.
     """
     if os.environ.get("RCH_ON_WORKER"):
         raise Refused("rchd does not start inside a job (RCH_ON_WORKER is set)")
     check_socket_path(config.socket_path)
     where = config.places
-    os.makedirs(where.state + "/log", mode=0o700, exist_ok=True)
-    said = where.state + "/log/rchd.err"
-    descriptor = os.open(said, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        child = subprocess.Popen(
-            rchd_command(),
-            env=rchd_environment(os.environ),
-            stdin=subprocess.DEVNULL,
-            stdout=descriptor,
-            stderr=descriptor,
-            cwd="/",
-            close_fds=True,
-            start_new_session=True,
-        )
-    finally:
-        os.close(descriptor)
-    until = time.monotonic() + limit_s
-    while True:
-        ended = child.poll()
+    with contextlib.suppress(FileNotFoundError):
+        os.truncate(os.path.join(where.run, "start.lock"), 0)  # a person who asks again need not wait for the cool-down
+    answered: dict[str, Any] = {}
+
+    def answers() -> bool:
         try:
-            found: dict[str, Any] = way.get("health", timeout_s=2.0)
+            answered.update(way.get("health", timeout_s=2.0))
         except RchError:
-            found = {}
-        if found:  # ours, or one that another caller started in the same moment: there is only one
-            child.returncode = child.returncode if ended is not None else 0  # it is nobody's child from now on
-            return found
-        if ended is not None:
-            raise Fault(f"rchd ended with status {ended}: {_last_line(said)}", host="here", hint="rch doctor")
-        if time.monotonic() > until:
-            raise Fault(
-                f"rchd (pid {child.pid}) does not answer after {limit_s:.0f} s: {_last_line(said)}",
-                host="here",
-                hint="rch daemon logs",
-            )
-        time.sleep(_POLL_S)
+            return False
+        return True
+
+    problem = start_daemon(where.state, where.run, os.environ, answers)
+    if problem:
+        said = _last_line(os.path.join(where.state, "log", "rchd.err"))
+        raise Fault(f"{problem}: {said}" if said else problem, host="here", hint="rch doctor")
+    return answered
 
 
 def wait_until_gone(state: str, way: Api, limit_s: float) -> bool:
@@ -112,7 +68,7 @@ def lock_holder(state: str) -> int | None:
     except OSError:
         return None
     for row in rows:
-        # 1: FLOCK  ADVISORY  WRITE 123 08:01:4711 0 EOF; "->" marks one that waits.
+        # "1: FLOCK  ADVISORY  WRITE 123 08:01:4711 0 EOF"; one that waits has "->" behind the number.
         words = row.split()
         if len(words) < 6 or words[1] != "FLOCK":
             continue
@@ -128,4 +84,4 @@ def _last_line(path: str) -> str:
             lines = stream.read()[-8192:].decode("utf-8", "replace").strip().splitlines()
     except OSError:
         lines = []
-    return lines[-1][:300] if lines else "it said nothing"
+    return lines[-1][:300] if lines else ""

@@ -7,75 +7,77 @@ from typing import Any
 
 from rch.cli.terminal import size
 
-ROWS = (
-    ("system", "uname"),
-    ("cores", "cores"),
-    ("memory", "memory_bytes"),
-    ("disk free", "disk_free"),
-    ("rustc", "rustc"),
-    ("cargo", "cargo"),
-    ("gcc", "gcc"),
-    ("clang", "clang"),
-    ("zstd", "zstd"),
-    ("rsync", "rsync"),
-    ("python", "python"),
-    ("sandbox", "sandbox"),
-    ("clock", "clock_offset_ms"),
-    ("rch-wkr", "rch_wkr"),
-)
-"""Label and the key of the probe's answer, in the order of the table; an absent tool reads "not installed"."""
+TOOLS = ("rustc", "cargo", "gcc", "clang", "zstd", "rsync")
+"""Programs whose version is shown; "not installed" where absent."""
 
-TOOLS = frozenset({"rustc", "cargo", "gcc", "clang", "zstd", "rsync"})
-BYTES = frozenset({"memory_bytes", "disk_free"})
 PLANES = (("control", "Fabric connection, rch-wkr"), ("bulk", "rsync over ssh"))
 
 
 def probe_lines(answer: Mapping[str, Any]) -> list[str]:
-    """The table of one worker."""
-    name = str(answer.get("name", "?"))
-    verdict = "ok" if answer.get("ok") else f"not ok: {answer.get('message') or 'see below'}"
-    lines = [f"{name}: {verdict}"]
-    if answer.get("hint") and not answer.get("ok"):
-        lines.append(f"  next         {answer['hint']}")
-    planes = answer.get("planes") or {}
-    for plane, what in PLANES:
-        if plane in planes:
-            lines.append(f"  {plane:<12} {_plane(planes[plane])} ({what})")
-    lines.extend(f"  note         {text}" for text in one_plane_only(planes))
-    for label, key in ROWS:
-        if key in answer:
-            lines.append(f"  {label:<12} {_shown(key, answer[key])}")
-    return lines
+    """The table of one worker, from the answer of ``POST /v1/workers/NAME/probe``."""
+    verdict = "ok" if answer.get("ok") else f"not ok: {failure(answer)}"
+    rows = [(plane, f"{_plane(answer[plane])} ({what})") for plane, what in PLANES if plane in answer]
+    rows += [("note", text) for text in one_plane_only(answer)]
+    rows += _facts(answer)
+    return [f"{answer.get('name', '?')}: {verdict}", *(f"  {label:<10} {text}" for label, text in rows)]
 
 
-def one_plane_only(planes: Mapping[str, Any]) -> list[str]:
+def failure(answer: Mapping[str, Any]) -> str:
+    """Why the probe is not ok, in one line."""
+    for plane, _ in PLANES:
+        found = answer.get(plane)
+        if isinstance(found, Mapping) and not found.get("ok"):
+            return _plane(found).removeprefix("fails: ")
+    return str(answer.get("message") or "no reason given")
+
+
+def one_plane_only(answer: Mapping[str, Any]) -> list[str]:
     """What only one of the two planes can do, in words (lessons DS-11)."""
-    good = {plane: bool((planes.get(plane) or {}).get("ok")) for plane, _ in PLANES if plane in planes}
+    good = {plane: bool(answer[plane].get("ok")) for plane, _ in PLANES if isinstance(answer.get(plane), Mapping)}
     if len(good) < len(PLANES) or len(set(good.values())) == 1:
         return []
     works = next(plane for plane, ok in good.items() if ok)
     fails = next(plane for plane, ok in good.items() if not ok)
-    why = (planes.get(fails) or {}).get("message") or "no reason given"
-    return [f"only the {works} plane gets in, the {fails} plane does not: {why}"]
+    if str(answer[fails].get("error", "")).startswith("not tried"):
+        return []
+    return [f"only the {works} plane gets in, the {fails} plane does not: {answer[fails].get('error')}"]
 
 
-def _plane(found: Any) -> str:
-    if not isinstance(found, Mapping):
-        return str(found)
+def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = _mapping(answer.get("facts"))
+    health = _mapping(answer.get("health"))
+    if not facts and not health:
+        return []
+    programs = _mapping(facts.get("programs"))
+    rows: list[tuple[str, str]] = [
+        ("system", str(facts.get("uname") or facts.get("triple") or "unknown")),
+        ("cores", str(facts.get("cores", "unknown"))),
+        ("memory", size(_number(health.get("mem_total", facts.get("memory_bytes"))))),
+        ("disk free", size(_number(health.get("disk_free", facts.get("disk_free"))))),
+    ]
+    rows += [(tool, str(programs.get(tool) or facts.get(tool) or "not installed")) for tool in TOOLS]
+    sandbox = _mapping(answer.get("sandbox"))
+    offset = _number(answer.get("clock_offset_ms"))
+    rows += [
+        ("python", str(answer.get("python", "unknown"))),
+        ("sandbox", "ok" if sandbox.get("ok") else f"none: {sandbox.get('why') or 'unknown'}"),
+        ("clock", "unknown" if offset is None else f"{offset:+.1f} ms"),
+        ("rch-wkr", f"{answer.get('version', 'unknown')}, protocol {answer.get('protocol', 'unknown')}"),
+    ]
+    return [(label, text.splitlines()[0][:200] if text else "unknown") for label, text in rows]
+
+
+def _plane(found: Mapping[str, Any]) -> str:
     if found.get("ok"):
-        rtt = found.get("rtt_ms")
-        return "ok" if rtt is None else f"ok, {float(rtt):.1f} ms"
+        seconds = _number(found.get("seconds"))
+        return "ok" if seconds is None else f"ok, {seconds:.2f} s"
     hint = f"; next: {found['hint']}" if found.get("hint") else ""
-    return f"fails: {found.get('message') or 'no reason given'}{hint}"
+    return f"fails: {found.get('error') or 'no reason given'}{hint}"
 
 
-def _shown(key: str, value: Any) -> str:
-    if value in (None, ""):
-        return "not installed" if key in TOOLS else "unknown"
-    if key in BYTES and isinstance(value, (int, float)):
-        return size(value)
-    if key == "clock_offset_ms" and isinstance(value, (int, float)):
-        return f"{value:+.1f} ms"
-    if key == "sandbox" and isinstance(value, Mapping):
-        return "ok" if value.get("ok") else f"none: {value.get('why') or 'unknown'}"
-    return str(value).splitlines()[0][:200] if str(value) else "unknown"
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

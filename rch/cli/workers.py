@@ -103,7 +103,9 @@ def add(
         return
     said.line(f"{name} added to {path}")
     if probe_answer is not None and not probe_answer.get("ok"):
-        said.say(f"{name} is not ready yet: {probe_answer.get('message') or 'it has not been set up'}")
+        from rch.cli.probe import failure
+
+        said.say(f"{name} is not ready yet: {failure(probe_answer)}")
     said.say(f"next: {next_step}")
 
 
@@ -145,12 +147,11 @@ def probe(*, name: tuple[str, ...], every: bool) -> int:
     for one in _chosen(way, name, every=every):
         try:
             answer = way.post("workers", one, "probe", timeout_s=PROBE_S)
-        except NotRunning:
-            raise
-        except UsageError:
+        except (NotRunning, UsageError):
             raise
         except RchError as error:
-            answer = {"name": one, "ok": False, "message": error.message, "hint": error.hint}
+            why = {"ok": False, "error": error.message, "hint": error.hint, "class": error.label}
+            answer = {"name": one, "ok": False, "control": why}
         answers.append({"name": one, **answer})
         if not said.json:
             for line in probe_lines(answers[-1]):
@@ -269,7 +270,7 @@ def _probe_quietly(way: Api, name: str) -> dict[str, Any] | None:
     except NotRunning:
         return None
     except RchError as error:
-        return {"ok": False, "message": error.message, "hint": error.hint}
+        return {"ok": False, "control": {"ok": False, "error": error.message, "hint": error.hint}}
     return found
 
 

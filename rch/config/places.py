@@ -7,13 +7,12 @@ import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rch import client_paths
+from rch.client_paths import SOCKET_PATH_MAX
 from rch.errors import ConfigError
 from rch.paths import AbsPath
 
 SYSTEM_FILE = AbsPath("/etc/rch/config.toml")
-
-SOCKET_PATH_MAX = 100
-"""Bytes; a Unix socket address holds 104 to 108 with its end."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,10 @@ def places(env: Mapping[str, str], *, state_dir: str | None = None, system_file:
     home = env.get("HOME", "")
     if not home.startswith("/"):
         home = pwd.getpwuid(os.getuid()).pw_dir
-    chosen = _own(env, "RCH_STATE_DIR")
-    state = os.path.normpath(chosen) if chosen else _xdg(env, "XDG_STATE_HOME", home + "/.local/state") + "/rch"
-    runtime = _xdg(env, "XDG_RUNTIME_DIR", "")
-    run = runtime + "/rch" if runtime and not chosen and os.path.isdir(runtime) else state + "/run"
+    try:
+        state, run = client_paths.state_dir(env), client_paths.run_dir(env)
+    except client_paths.BadPlace as bad:
+        raise ConfigError(str(bad), key="RCH_STATE_DIR", code="bad-environment", hint="unset RCH_STATE_DIR") from None
     if state_dir and os.path.normpath(state_dir) != state:
         state = os.path.normpath(state_dir)
         run = state + "/run"

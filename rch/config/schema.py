@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic.fields import FieldInfo
 
-from rch.config.places import SOCKET_PATH_MAX
+from rch.client_paths import SOCKET_PATH_MAX
 
 YEAR_S = 31_536_000
 
