@@ -36,6 +36,7 @@ class HeldIndex:
     shared:  paths that both sides have held: pushed from here, or returned and placed here. Only these are deleted
              on one side because they are gone on the other; all else in a build directory is the worker's own.
     theirs:  paths whose version there was written by a job and never came here (a failed return, a conflict).
+    trusted: False after ``index`` when nothing had been known before: then nobody can say which side made what.
     owed:    shared paths (and what they were) that a job deleted there while the build directory did not return;
              still to be deleted here if they are unchanged.
     """
@@ -48,6 +49,7 @@ class HeldIndex:
     theirs: frozenset[str] = frozenset()
     owed: Mapping[str, Entry] = field(default_factory=dict)
     ordered: bool = True
+    trusted: bool = True
 
     @classmethod
     def load(cls, state_dir: AbsPath, root_key: str, worker: str) -> HeldIndex:
@@ -82,10 +84,9 @@ class HeldIndex:
             {path: entry for path, entry in self.entries.items() if path not in gone} if gone else dict(self.entries)
         )
         for entry in plan.metadata:
-            entries[entry.path] = entry
-        for entry in plan.changes:
-            entries.pop(entry.path, None)
-            entries[entry.path] = entry
+            # a linked file whose time or mode differs is among the changes, with its whole set
+            entries[entry.path] = entry._replace(group=None)
+        _merge(entries, plan.changes)
         sent = frozenset(sent)
         return replace(
             self,
@@ -93,6 +94,7 @@ class HeldIndex:
             entries=entries,
             shared=(self.shared - gone) | sent,
             theirs=self.theirs - gone - sent,
+            trusted=True,
         )
 
     def adopted(self, generation: str, entries: Iterable[Entry], exists_here: Callable[[str], bool]) -> HeldIndex:
@@ -105,11 +107,12 @@ class HeldIndex:
         known = self.generation is not None
         return replace(
             self,
-            generation=generation,
+            generation=generation or None,
             entries=now,
             shared=frozenset(p for p in now if p in self.shared or exists_here(p)) if known else frozenset(),
             theirs=frozenset(p for p, e in now.items() if p in self.theirs or not _same(self.entries.get(p), e)),
             ordered=False,
+            trusted=known or not now,
         )
 
     def apply_delta(self, delta: Delta) -> HeldIndex:
@@ -120,12 +123,16 @@ class HeldIndex:
         entries = (
             {path: entry for path, entry in self.entries.items() if path not in gone} if gone else dict(self.entries)
         )
-        # groups are numbered per list: those of the new list must not meet older ones
-        offset = 1 + max((e.group for e in entries.values() if e.group is not None), default=-1)
-        for entry in delta.entries:
-            entries.pop(entry.path, None)
-            entries[entry.path] = entry if entry.group is None else entry._replace(group=entry.group + offset)
+        _merge(entries, delta.entries)
         return replace(self, generation=delta.generation, entries=entries)
+
+
+def _merge(entries: dict[str, Entry], newer: Iterable[Entry]) -> None:
+    """Put *newer* last. Hard-linked sets are numbered per list, so those of the new list move out of the way."""
+    offset = 1 + max((e.group for e in entries.values() if e.group is not None), default=-1)
+    for entry in newer:
+        entries.pop(entry.path, None)
+        entries[entry.path] = entry if entry.group is None else entry._replace(group=entry.group + offset)
 
 
 def _same(known: Entry | None, now: Entry) -> bool:
@@ -242,7 +249,7 @@ def shared_tree_paths(state_dir: AbsPath, root: Root) -> frozenset[RelPath]:
 def remember_tree_paths(state_dir: AbsPath, root: Root, paths: Iterable[str], gone: Iterable[str] = ()) -> None:
     """Add *paths* to :func:`shared_tree_paths` and drop *gone*. Raises OSError."""
     before = shared_tree_paths(state_dir, root)
-    after = (before - frozenset(gone)) | frozenset(paths)  # type: ignore[arg-type]  # RelPath is a str
+    after = (before - frozenset(gone)) | frozenset(paths)
     if after != before:
         make_private_dir(root_state(state_dir, root.key))
         write_atomically(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rch.paths import AbsPath, RelPath
 from rch.project.model import Manifest
@@ -41,38 +41,60 @@ class Stamp(NamedTuple):
         return cls(kind, mode, size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
 
 
-class Here(NamedTuple):
-    """One path of a build directory on this machine. ``entry.content`` is "" for a file that nobody hashed yet."""
+class LocalBuild(Protocol):
+    """The build directories as they lie here; ``rch.project.BuildState`` is one.
+
+    ``self[path]`` is an Entry whose ``content`` is "" for a file that nobody has hashed yet.
+    """
+
+    def __getitem__(self, path: str, /) -> Entry: ...
+
+    def __contains__(self, path: object, /) -> bool: ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def status(self, path: str) -> os.stat_result:
+        """The lstat that the entry was made from. Raises KeyError."""
+        ...
+
+    def hash_of(self, path: str) -> str:
+        """Hash the file now if it must be; "" when it is gone. Entry and status follow."""
+        ...
+
+
+class Placed(NamedTuple):
+    """A path that was written here: what it is and what lstat said right afterwards."""
 
     entry: Entry
-    stamp: Stamp
+    status: os.stat_result
 
 
 @dataclass(frozen=True)
 class PushPlan:
     """What a worker's tree lacks to equal the manifest.
 
-    base:     generation of the worker's tree that this was computed against; None when it is not known.
-    changes:  entries whose type or content differs there (files: content has to travel).
+    base:     generation of the worker's tree that this was computed against; "" for a tree that is new or not known.
+    changes:  entries whose type, content or set of hard links differs there. Hard-linked files come as whole sets, each
+              with the first name leading: its content makes all of them.
+    contents: the files among *changes* whose content has to travel.
     metadata: entries that differ in mode or time only.
     deletes:  paths to remove there, deepest first; a directory stands after everything in it.
     exact:    paths among *changes* whose time must not be bumped (PM-05), because a job made the version that lies
               there now: what is sent puts an older product back, it is no edit.
-    size_bytes: sum of the sizes of the files in *changes*.
     """
 
     root_key: str
-    base: str | None
+    base: str
     changes: tuple[Entry, ...] = ()
+    contents: tuple[Entry, ...] = ()
     metadata: tuple[Entry, ...] = ()
     deletes: tuple[RelPath, ...] = ()
     exact: tuple[RelPath, ...] = ()
-    size_bytes: int = 0
 
     @property
-    def files(self) -> tuple[Entry, ...]:
-        """The entries whose content has to travel."""
-        return tuple(e for e in self.changes if e.type == "f")
+    def size_bytes(self) -> int:
+        """Bytes of content that have to travel."""
+        return sum(e.size for e in self.contents)
 
     @property
     def empty(self) -> bool:
@@ -157,7 +179,6 @@ class ReturnPlan:
     placings:  files, links and new directories in the worker's write order; directories that exist come last.
     conflicts: known before anything is placed.
     cap_ns:    no returned time is newer than this, because sources changed here (PM-04); None: times are exact.
-    size_bytes: content to be fetched, hard links counted once.
     """
 
     root_key: str
@@ -165,7 +186,11 @@ class ReturnPlan:
     removals: tuple[Removal, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
     cap_ns: int | None = None
-    size_bytes: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Content to be fetched, hard-linked files counted once."""
+        return sum(entry.size for entry in self.to_fetch)
 
     @property
     def to_fetch(self) -> tuple[Entry, ...]:
@@ -192,7 +217,7 @@ class ReturnPlan:
 class Placement:
     """What :func:`place` did. ``placed`` has the stamp of every path it wrote, for stat caches."""
 
-    placed: Mapping[str, Here] = field(default_factory=dict)
+    placed: Mapping[str, Placed] = field(default_factory=dict)
     removed: tuple[RelPath, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
 

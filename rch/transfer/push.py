@@ -1,0 +1,482 @@
+"""Manifest -> the same files there, and nothing else sent (lessons SP-02, SP-04, SP-11, SP-12)."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from rch.errors import NotOffloadable, TransferFault, Unreachable, WorkerFault
+from rch.execute.executor import Executor, Moved
+from rch.paths import AbsPath, RelPath
+from rch.project.model import Manifest, Root
+from rch.transfer._beneath import Beneath
+from rch.transfer._retry import with_retries
+from rch.transfer.held import HeldIndex
+from rch.transfer.model import Pushed, PushPlan
+from rch.transfer.scope import Classes
+from rch.transfer.snapshot import changed_since
+from rch.transfer.validate import checked_generation, parse_index
+from rch.worker.protocol import INLINE_LIMIT, Entry, hash_bytes
+
+ROUNDS = 3
+"""How often a push that finds its sources changed, or the worker's tree unlike the record, starts over."""
+
+MB = 1_000_000
+
+
+def plan_push(
+    manifest: Manifest,
+    root: Root,
+    held: HeldIndex,
+    exists_here: Callable[[str], bool],
+    *,
+    fresh: bool = False,
+) -> PushPlan:
+    """What makes the worker's tree equal *manifest*. Pure but for *exists_here* (does the path exist in the root?).
+
+    Outside the build directories the worker's tree becomes the manifest exactly. In a build directory only paths that
+    both sides have held are removed when they are gone here; the rest is the worker's own warm state.
+    fresh: nothing of the build directories may stay either (``--no-cache``).
+    """
+    sent = manifest.entries
+    there = held.entries
+    classes = Classes(root, manifest)
+    changes: list[Entry] = []
+    metadata: list[Entry] = []
+    link, part = _relinked(sent, there)
+    for path, entry in sent.items():
+        known = there.get(path)
+        if path in link or known is None or not _same_content(known, entry):
+            changes.append(entry)
+        elif known.mtime_ns != entry.mtime_ns or known.mode != entry.mode or path in part:
+            metadata.append(entry)
+    # a record that was lost says nothing about what made the build directory there: it starts cold
+    cold = fresh or not held.trusted
+    deletes = _deletes(there, sent, held, classes, exists_here, cold=cold)
+    contents = _leaders(e for e in changes if e.type == "f")
+    return PushPlan(
+        root_key=root.key,
+        base=held.generation or "",
+        changes=tuple(changes),
+        contents=tuple(e for e in contents if e.path not in there or not _same_content(there[e.path], e)),
+        metadata=tuple(metadata),
+        deletes=tuple(deletes),
+        exact=tuple(RelPath(e.path) for e in changes if e.type == "f" and (cold or e.path in held.theirs)),
+    )
+
+
+def _same_content(known: Entry, entry: Entry) -> bool:
+    return known.content == entry.content and known.type == entry.type and known.size == entry.size
+
+
+def _leaders(files: Iterable[Entry]) -> list[Entry]:
+    """Each file once, however many names it has: the first name of a hard-linked set, as the worker understands it."""
+    seen: set[int] = set()
+    found = []
+    for entry in files:
+        if entry.group is not None:
+            if entry.group in seen:
+                continue
+            seen.add(entry.group)
+        found.append(entry)
+    return found
+
+
+def _links(entries: Mapping[str, Entry], among: Mapping[str, Entry]) -> dict[str, tuple[str, ...]]:
+    """Path -> all names of its file that are *among* the manifest's paths, for files with more than one."""
+    sets: dict[int, list[str]] = {}
+    for path, entry in entries.items():
+        if entry.group is not None and path in among:
+            sets.setdefault(entry.group, []).append(path)
+    return {path: tuple(sorted(paths)) for paths in sets.values() if len(paths) > 1 for path in paths}
+
+
+def _relinked(sent: Mapping[str, Entry], there: Mapping[str, Entry]) -> tuple[set[str], set[str]]:
+    """(names whose file must be linked anew there, names that must become a file of their own there)."""
+    ours, theirs = _links(sent, sent), _links(there, sent)
+    link: set[str] = set()
+    for path, names in ours.items():
+        if theirs.get(path) != names or there[path][1:6] != sent[path][1:6]:
+            link.update(names)
+    return link, {path for path in theirs if path not in ours}
+
+
+def _deletes(
+    there: Mapping[str, Entry],
+    sent: Mapping[str, Entry],
+    held: HeldIndex,
+    classes: Classes,
+    exists_here: Callable[[str], bool],
+    *,
+    cold: bool,
+) -> list[RelPath]:
+    blocked = {path for path, entry in sent.items() if entry.type != "d"}  # nothing can lie below these any more
+    candidates: list[str] = []
+    needed: set[str] = set()  # directories above what stays
+    for path in there:
+        if path in sent:
+            stays = True
+        elif classes.is_build(path):
+            stays = not cold and (path not in held.shared or exists_here(path)) and not _is_under(path, blocked)
+        else:
+            stays = False
+        if not stays:
+            candidates.append(path)
+            continue
+        head = path.rpartition("/")[0]
+        while head and head not in needed:
+            needed.add(head)
+            head = head.rpartition("/")[0]
+    for path in sent:
+        head = path.rpartition("/")[0]
+        while head and head not in needed:
+            needed.add(head)
+            head = head.rpartition("/")[0]
+    # children sort behind their directory, so the reverse is deepest first
+    return sorted((RelPath(p) for p in candidates if p not in needed or there[p].type != "d"), reverse=True)
+
+
+def _is_under(path: str, blocked: set[str]) -> bool:
+    if not blocked:
+        return False
+    head = path.rpartition("/")[0]
+    while head:
+        if head in blocked:
+            return True
+        head = head.rpartition("/")[0]
+    return False
+
+
+def exists_here(root: Root) -> Callable[[str], bool]:
+    """The test that :func:`plan_push` wants, by one walk of the build directories, made when first asked."""
+    present: set[str] | None = None
+
+    def test(path: str) -> bool:
+        nonlocal present
+        if not any(path == d or path.startswith(d + "/") for d in root.build_dirs):
+            return os.path.lexists(os.path.join(root.real, path))
+        if present is None:
+            present = set()
+            for top in root.build_dirs:
+                if os.path.lexists(os.path.join(root.real, top)):
+                    present.add(top)
+                _list_below(root.real, top, present)
+        return path in present
+
+    return test
+
+
+def _list_below(base: str, top: str, present: set[str]) -> None:
+    stack = [top]
+    while stack:
+        directory = stack.pop()
+        if os.path.islink(os.path.join(base, directory)):
+            continue
+        try:
+            with os.scandir(os.path.join(base, directory)) as rows:
+                for row in rows:
+                    path = f"{directory}/{row.name}"
+                    present.add(path)
+                    if row.is_dir(follow_symlinks=False):
+                        stack.append(path)
+        except OSError:
+            continue  # gone since its parent was read, or closed to us
+
+
+def check_size(plan: PushPlan, limit_bytes: int, root: Root) -> None:
+    """Raise NotOffloadable ``too-large`` when more than *limit_bytes* would be sent (coverage A-17)."""
+    if plan.size_bytes <= limit_bytes:
+        return
+    largest = sorted(plan.contents, key=lambda e: e.size, reverse=True)[:5]
+    names = ", ".join(f"{e.path} ({_megabytes(e.size)})" for e in largest)
+    raise NotOffloadable(
+        f"{root.path}: {_megabytes(plan.size_bytes)} to send, above the limit of {_megabytes(limit_bytes)}; "
+        f"largest: {names}",
+        code="too-large",
+        hint="raise transfer.max_transfer_size_mb, or leave files out in .rchignore",
+    )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / MB:.1f} MB"
+
+
+def compression_level(
+    setting: int | str, *, direction: str, mbit_s: float | None, cpu_score: float | None, loopback: bool
+) -> int:
+    """The level for one transfer; 0 is none (coverage A-18).
+
+    setting:   1 to 19, or "auto". direction: "push" or "return".
+    mbit_s:    measured rate of the link, None before it was measured. cpu_score: the sender's, 100 = reference.
+    """
+    if isinstance(setting, int):
+        return setting
+    if loopback:
+        return 0
+    if mbit_s is None or mbit_s <= 0:
+        return 3 if direction == "push" else 1
+    score = 100.0 if cpu_score is None else cpu_score
+    return min(9, max(1, math.floor(10 * (100 / mbit_s) * score / 100)))
+
+
+def prepare_part(
+    plan: PushPlan, manifest: Manifest, root: Root, *, room: int = INLINE_LIMIT
+) -> tuple[dict[str, Any], bytes]:
+    """This root's object in the request ``prepare`` and what it adds to the body.
+
+    The plan goes along ("changes" is in the object) when its contents fit into *room* bytes and are still what the
+    manifest says; else the object only asks for the lock, and :func:`push` brings the rest.
+    """
+    part: dict[str, Any] = {"key": root.key, "path": root.path, "base": plan.base}
+    if plan.size_bytes > room:
+        return part, b""
+    try:
+        bodies, body = _contents(plan.contents, manifest, root)
+    except _Changed:
+        return part, b""
+    return {**part, **_fields(plan), "bodies": bodies}, body
+
+
+def _fields(plan: PushPlan) -> dict[str, Any]:
+    return {
+        "changes": [e.as_json() for e in plan.changes] + [e._replace(group=None).as_json() for e in plan.metadata],
+        "deletes": list(plan.deletes),
+        "exact": list(plan.exact),
+    }
+
+
+class _Changed(Exception):
+    """A source is not what the manifest says any more."""
+
+
+def _contents(files: Iterable[Entry], manifest: Manifest, root: Root) -> tuple[list[list[Any]], bytes]:
+    """``bodies`` and body of *files*, each proven to be what the manifest says. Raises _Changed."""
+    rows: list[list[Any]] = []
+    parts: list[bytes] = []
+    with Beneath(root.real) as tree:
+        for entry in files:
+            source = manifest.sources.get(entry.path)
+            try:
+                if source is None:
+                    with tree.open_file(entry.path) as fd:
+                        data = _read(fd, entry.size)
+                else:
+                    with open(source, "rb") as stream:
+                        data = stream.read(entry.size + 1)
+            except OSError as error:
+                raise _Changed from error
+            if len(data) != entry.size or hash_bytes(data) != entry.content:
+                raise _Changed
+            rows.append([entry.path, entry.size])
+            parts.append(data)
+    return rows, b"".join(parts)
+
+
+def _read(fd: int, size: int) -> bytes:
+    parts = []
+    left = size + 1  # one more shows that the file has grown
+    while left and (block := os.read(fd, left)):
+        parts.append(block)
+        left -= len(block)
+    return b"".join(parts)
+
+
+@dataclass
+class _Tally:
+    """What a push has cost so far."""
+
+    files: int = 0
+    size_bytes: int = 0
+    metadata: int = 0
+    deletes: int = 0
+    requests: int = 0
+    processes: int = 0
+
+    def count(self, plan: PushPlan) -> None:
+        self.files += len(plan.contents)
+        self.size_bytes += plan.size_bytes
+        self.metadata += len(plan.metadata) + len(plan.changes) - len(plan.contents)
+        self.deletes += len(plan.deletes)
+
+
+def push(
+    executor: Executor,
+    job: str,
+    root: Root,
+    manifest: Manifest,
+    held: HeldIndex,
+    plan: PushPlan,
+    *,
+    part: Mapping[str, Any],
+    answer: Mapping[str, Any],
+    exists_here: Callable[[str], bool],
+    started: bool = False,
+    rescan: Callable[[], Manifest] | None = None,
+    streams: int = 1,
+    pause: Callable[[float], None] = time.sleep,
+) -> Pushed:
+    """Make the worker's tree the manifest, after ``prepare`` took its lock.
+
+    part, answer: what :func:`prepare_part` gave, and the worker's answer for this root (generation, dirty, applied).
+    started: the job runs already (it was in the same request); a source that changed meanwhile makes it unstable.
+    rescan:  takes a new manifest; without it a source that changed while it was sent makes the job unstable (SP-04).
+    streams: rsync processes for a large push (coverage A-19).
+    Raises TransferFault, Unreachable, DiskFull, WorkerFault, HostileAnswer; then the worker's tree is marked dirty
+    or unchanged, and the next push repairs it.
+    """
+    tally = _Tally()
+    host = executor.worker.name
+    sender = _Sender(executor, job, root, streams, pause, tally)
+    generation = str(answer.get("generation") or "") and checked_generation(answer, host)
+    if answer.get("applied") is True and "changes" in part:
+        tally.count(plan)
+        held = held.pushed(plan, generation, manifest.entries)
+        pending = False
+    else:
+        if answer.get("dirty") or generation != (held.generation or ""):
+            held = sender.learn(held, exists_here)
+            plan = plan_push(manifest, root, held, exists_here)
+        pending = True
+
+    unstable = False
+    for attempt in range(ROUNDS):
+        last = attempt == ROUNDS - 1
+        if pending:
+            try:
+                held = sender.sync(plan, manifest, held)
+                pending = False
+            except _Changed:
+                if last or rescan is None:
+                    raise TransferFault(
+                        f"{root.path}: files changed while they were sent to {host}",
+                        host=host,
+                        direction="push",
+                        hint="run the command again when nothing writes there",
+                    ) from None
+            except _Unknown:
+                if last:
+                    raise
+                held = sender.learn(held, exists_here)
+                plan = plan_push(manifest, root, held, exists_here)
+                continue
+        if not pending and not changed_since(manifest, root):
+            break
+        if not pending and (rescan is None or started or last):
+            unstable = True
+            break
+        assert rescan is not None
+        manifest = rescan()
+        plan = plan_push(manifest, root, held, exists_here)
+        pending = pending or not plan.empty
+    return Pushed(manifest, held, unstable=unstable, **vars(tally))
+
+
+class _Unknown(WorkerFault):
+    """The worker's tree is not what the record says."""
+
+
+class _Sender:
+    """The acting half of a push."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        job: str,
+        root: Root,
+        streams: int,
+        pause: Callable[[float], None],
+        tally: _Tally,
+    ) -> None:
+        self._executor = executor
+        self._job = job
+        self._root = root
+        self._streams = streams
+        self._pause = pause
+        self._tally = tally
+        self._host = executor.worker.name
+
+    def learn(self, held: HeldIndex, exists_here: Callable[[str], bool]) -> HeldIndex:
+        """Ask the worker what its tree looks like."""
+        answer = self._request("index", {}, timeout_s=120.0)
+        generation, _dirty, entries = parse_index(answer, self._host)
+        return held.adopted(generation, entries, exists_here)
+
+    def sync(self, plan: PushPlan, manifest: Manifest, held: HeldIndex) -> HeldIndex:
+        """Send and apply *plan*. Raises _Changed, _Unknown."""
+        fields = _fields(plan)
+        if plan.size_bytes <= INLINE_LIMIT:
+            bodies, body = _contents(plan.contents, manifest, self._root)
+            staged: list[str] = []
+        else:
+            bodies, body, staged = [], b"", [e.path for e in plan.contents]
+            self._stage(plan.contents, manifest)
+        # the worker hashes what came by rsync before it moves it: 20 MB/s is a slow disk
+        timeout_s = 120.0 + plan.size_bytes / (20 * MB) + len(plan.changes) / 500
+        request = {"base": plan.base, **fields, "bodies": bodies, "staged": staged}
+        try:
+            answer = self._request("sync", request, body, timeout_s=timeout_s)
+        except WorkerFault as error:
+            if error.code in ("stale", "dirty"):
+                raise _Unknown(
+                    error.message, host=self._host, operation="sync", code=error.code, hint=error.hint
+                ) from error
+            if error.code == "mismatch":
+                raise _Changed from error
+            raise
+        self._tally.count(plan)
+        return held.pushed(plan, checked_generation(answer, self._host), manifest.entries)
+
+    def _request(self, op: str, fields: dict[str, Any], body: bytes = b"", *, timeout_s: float) -> dict[str, Any]:
+        self._tally.requests += 1
+        fields = {"job": self._job, "root": self._root.key, **fields}
+        return self._executor.request(op, fields, body, timeout_s=timeout_s).fields
+
+    def _stage(self, files: Sequence[Entry], manifest: Manifest) -> None:
+        target = f"{self._executor.cache_dir}/roots/{self._root.key}/staging"
+        elsewhere = {e.path: manifest.sources[e.path] for e in files if e.path in manifest.sources}
+        ours = [e for e in files if e.path not in elsewhere]
+        self._send(AbsPath(self._root.real), ours, target)
+        if elsewhere:
+            with tempfile.TemporaryDirectory(prefix="rch-push-") as assembled:
+                for path, source in elsewhere.items():
+                    copy = os.path.join(assembled, path)
+                    os.makedirs(os.path.dirname(copy), exist_ok=True)
+                    with contextlib.suppress(FileNotFoundError):  # the worker will miss it and say so
+                        shutil.copyfile(source, copy)
+                self._send(AbsPath(assembled), [e for e in files if e.path in elsewhere], target)
+
+    def _send(self, source: AbsPath, files: Sequence[Entry], target: str) -> None:
+        lists = split_by_size(files, self._streams)
+
+        def one(paths: list[str]) -> Moved:
+            return with_retries(
+                lambda: self._executor.send_files(source, paths, target), (TransferFault, Unreachable), self._pause
+            )
+
+        with ThreadPoolExecutor(max(1, len(lists)), thread_name_prefix="push") as pool:
+            for moved in pool.map(one, lists):
+                self._tally.processes += moved.processes
+
+
+def split_by_size(files: Sequence[Entry], streams: int) -> list[list[str]]:
+    """At most *streams* lists of paths of about equal size in bytes, none empty, each in the order given."""
+    if streams <= 1 or len(files) <= 1:
+        return [[e.path for e in files]] if files else []
+    sums = [0] * min(streams, len(files))
+    where: dict[str, int] = {}
+    for entry in sorted(files, key=lambda e: e.size, reverse=True):
+        lightest = sums.index(min(sums))
+        sums[lightest] += entry.size + 1
+        where[entry.path] = lightest
+    lists: list[list[str]] = [[] for _ in sums]
+    for entry in files:
+        lists[where[entry.path]].append(entry.path)
+    return [paths for paths in lists if paths]
