@@ -14,16 +14,22 @@
                                                                              .hash_of(path) .status(path) .save()
 """
 
+from rch.project.build import build_project
 from rch.project.builddirs import BuildState, scan_build_dirs
+from rch.project.environment import job_environment
 from rch.project.gitdir import Overlay, git_overlay
 from rch.project.manifest import take_manifest, tree_digest
 from rch.project.model import ExtraFile, Manifest, Project, Root, Tool, ToolIdentity
+from rch.project.registry import cargo_cache_files, fetch_step
+from rch.project.roots import Discovery, discover_roots, root_key
 from rch.project.settings import DEFAULT_EXCLUDES, ManifestRules, ProjectSettings
 from rch.project.statcache import StatCache, stat_cache
+from rch.project.tools import identify_tools
 
 __all__ = [
     "DEFAULT_EXCLUDES",
     "BuildState",
+    "Discovery",
     "ExtraFile",
     "Manifest",
     "ManifestRules",
@@ -34,7 +40,14 @@ __all__ = [
     "StatCache",
     "Tool",
     "ToolIdentity",
+    "build_project",
+    "cargo_cache_files",
+    "discover_roots",
+    "fetch_step",
     "git_overlay",
+    "identify_tools",
+    "job_environment",
+    "root_key",
     "scan_build_dirs",
     "stat_cache",
     "take_manifest",

@@ -152,7 +152,7 @@ class _Unit:
         for tree, files_too in trees:
             for directory, _, names in os.walk(os.path.join(common, tree)):
                 paths.append(directory)
-                paths += [os.path.join(directory, name) for name in sorted(names) if files_too]
+                paths += [os.path.join(directory, file) for file in sorted(names) if files_too]
         now, youngest = time.time_ns(), 0
         rows: list[object] = [_FORMAT, self._full, self._checkout.top, self._inside]
         for path in paths:
@@ -179,8 +179,8 @@ class _Unit:
             refs += tags
             self._pack(wanted)
         lines = [b"# pack-refs with: peeled fully-peeled sorted \n"]
-        for name, oid, peeled in sorted(refs):
-            lines.append(oid + b" " + name + b"\n" + (b"^" + peeled + b"\n" if peeled else b""))
+        for ref, oid, peeled in sorted(refs):
+            lines.append(oid + b" " + ref + b"\n" + (b"^" + peeled + b"\n" if peeled else b""))
         self._put("packed-refs", b"".join(lines))
         self._put("config", self._config(head, form))
         self._put("info/exclude", self._excludes())

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from rch.paths import AbsPath
-
 DEFAULT_EXCLUDES = ("target/", "node_modules/", "*.rlib", "*.rmeta", "*.o", "*.a", "*.so", "*.dylib")
 """``transfer.exclude.patterns`` by default (coverage A-16); they concern untracked files only."""
 
@@ -27,7 +25,6 @@ class ProjectSettings:
     max_transfer_size_mb: megabytes (10**6 bytes); also the limit of one git-ignored input.
     execution_env:  ``execution.env``: name -> value, beats what the caller has.
     id, name:       ``project.id``, ``project.name``; "" = from the root.
-    shim_dirs:      directories of our shims; they leave PATH (lessons IC-08).
     """
 
     exclude_patterns: tuple[str, ...] = DEFAULT_EXCLUDES
@@ -38,7 +35,6 @@ class ProjectSettings:
     execution_env: Mapping[str, str] = field(default_factory=lambda: _NO_ENV)
     id: str = ""
     name: str = ""
-    shim_dirs: tuple[AbsPath, ...] = ()
 
     @property
     def max_file_bytes(self) -> int:

@@ -34,6 +34,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "preflight-missing-dependency": "A package that the command names does not exist; the tool shows it here.",
         # the project
         "no-project": "No project root was found for the directory and the kind of command.",
+        "missing-input": "The command reads something here that cannot be sent along; the line names it.",
         "path-not-bindable": "The project lies under a system directory, which no job can replace.",
         "path-not-proved": "The caller did not prove that it may write the project.",
         "too-large": "What would have to be sent is over transfer.max_transfer_size_mb.",

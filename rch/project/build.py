@@ -1,0 +1,106 @@
+"""One command -> its Project: roots, manifests, tools, environment, everything a worker has to be told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from rch.errors import NotOffloadable
+from rch.intercept.decision import Kind
+from rch.paths import AbsPath
+from rch.project.arguments import family, named_places
+from rch.project.cargo import cargo_home
+from rch.project.environment import job_environment
+from rch.project.extra import extra_files
+from rch.project.gitdir import git_overlay
+from rch.project.links import LinkRecord, outward_links
+from rch.project.listing import list_root
+from rch.project.manifest import manifest_of
+from rch.project.model import Manifest, Project, Root
+from rch.project.registry import cargo_cache_files, fetch_step
+from rch.project.roots import Discovery, discover_roots
+from rch.project.settings import ManifestRules, ProjectSettings
+from rch.project.statcache import stat_cache
+from rch.project.tools import identify_tools, rustup_home
+
+
+def build_project(
+    argv: Sequence[str],
+    kind: Kind,
+    cwd: AbsPath,
+    env: Mapping[str, str],
+    settings: ProjectSettings,
+    state_dir: AbsPath,
+    client_id: str,
+    uid: int,
+    *,
+    rehash: bool = False,
+    also: Callable[[Root], Collection[str]] | None = None,
+) -> Project:
+    """Everything one command needs from this machine, as it is now.
+
+    argv:   the build's own words, the tool first. cwd, env: the caller's.
+    rehash: read every file again (``--no-cache``).
+    also:   per root: tree paths that a worker returned earlier; they belong to the manifest even if git ignores them.
+    The roots are those of :func:`discover_roots` with the same arguments, or fewer: callers have proved those.
+    Raises NotOffloadable with the code of what stands in the way.
+    """
+    found = discover_roots(argv, kind, cwd, env, settings, state_dir=state_dir, client_id=client_id, uid=uid)
+    manifests: dict[str, Manifest] = {}
+    for root in found.roots:
+        extra = also(root) if also is not None else ()
+        manifests[root.key] = _manifest(root, found, kind, settings, state_dir, extra, rehash=rehash)
+    main = found.roots[0]
+    tool = family(kind)
+    lock = AbsPath(os.path.join(found.cargo.root, "Cargo.lock")) if found.cargo else None
+    files = list(found.extra_files)
+    if "rust" in kind.tools:
+        files += extra_files([os.path.join(rustup_home(env), "settings.toml")])
+    return Project(
+        roots=found.roots,
+        cwd=found.cwd,
+        name=settings.name or os.path.basename(main.path),
+        id=settings.id or main.key,
+        manifests=manifests,
+        tools=identify_tools(
+            kind.tools,
+            found.directory,
+            env,
+            toolchain=named_places(argv, kind).toolchain,
+            writable=[root.real for root in found.roots] + [os.path.realpath(cwd)],
+        ),
+        extra_files=tuple(files),
+        env=job_environment(kind, env, settings.execution_env, cwd=found.cwd),
+        fetch=fetch_step(argv, lock) if lock else (),
+        cargo_home=cargo_home(env) if tool in ("cargo", "make", "ninja") else None,
+        cache_files=cargo_cache_files(main, env, lock) if lock else (),
+    )
+
+
+def _manifest(
+    root: Root,
+    found: Discovery,
+    kind: Kind,
+    settings: ProjectSettings,
+    state_dir: AbsPath,
+    also: Collection[str],
+    *,
+    rehash: bool,
+) -> Manifest:
+    rules = ManifestRules.of(settings, required=found.required.get(root.key, ()))
+    listing = list_root(root.real, rules, ignored_inputs=kind.ignored_inputs, build_dirs=root.build_dirs, also=also)
+    record = LinkRecord(state_dir, root.key, ignored_inputs=kind.ignored_inputs)
+    outward = outward_links(root.real, list(listing.links), [root.real])
+    record.save(outward)
+    new = [path for path, real in outward.items() if found.root_of(real) is None]
+    if new:
+        raise NotOffloadable(
+            f"{os.path.join(root.path, new[0])} leads to {outward[new[0]]}, new since the project was last looked at",
+            code="path-not-proved",
+            hint="run the command again",
+        )
+    overlay = git_overlay(root, settings.git, state_dir, listing.checkouts)
+    cache = stat_cache(state_dir, root.key)
+    manifest = manifest_of(root, listing, kind, rules, cache, rehash=rehash, overlay=overlay)
+    cache.release()
+    return manifest
