@@ -173,12 +173,12 @@ def _excluding(patterns: Sequence[str], words: Sequence[str]) -> str:
 def first_build(words: Sequence[str]) -> str:
     """The first build tool called in *words* or in a text among them, or "": ``eval "cd x; make"`` names make."""
     for at, word in enumerate(words):
-        if " " not in word.strip():
-            if _builds(words[at:]):
-                return program_name(words[at])
-            continue
         parts = [part.strip(";&|(){}") for part in word.split()]
-        found = next((program_name(part) for i, part in enumerate(parts) if _builds(parts[i:])), "")
+        if len(parts) == 1:
+            parts.extend(words[at + 1 :])
+            found = program_name(parts[0]) if _builds(parts) else ""
+        else:
+            found = next((program_name(part) for i, part in enumerate(parts) if _builds(parts[i:])), "")
         if found:
             return found
     return ""

@@ -21,7 +21,7 @@ from tree_sitter import Language, Node, Parser, Tree
 
 from rch.intercept.wordlist import SHELLS
 from rch.intercept.wrapper import ASSIGNMENT, program_name, unwrap
-from rch.toolchains.option import UNKNOWN
+from rch.toolchains.option import UNKNOWN, word_set
 
 MAX_BYTES = 64 * 1024
 """Longer lines are local without parsing; agents' lines with a whole file in a here-document stay below this."""
@@ -32,7 +32,7 @@ _MAX_SHELLS = 3  # bash -c "bash -c '…'"
 _PARSE_CPU_S = 0.1  # a 64 KiB line of ordinary text takes 0.01; "a=(a=(…" would take 18
 _CONTROL = bytes(set(range(32)) - {9, 10}) + b"\x7f"  # the grammar takes \r \f \v for blanks, bash does not
 
-_RESERVED = frozenset("{ } ! [[ ]] if then else elif fi for while until do done case esac in select function".split())  # noqa: SIM905  # reads as prose
+_RESERVED = word_set("{ } ! [[ ]] if then else elif fi for while until do done case esac in select function")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Line:
 
 @dataclass(frozen=True)
 class _Text:
-    """Shell text and where each of its bytes lies in the line: at ``base`` + i, or at ``places[i]``."""
+    """Shell text and where each of its bytes lies in the line: at ``base`` + i, or at ``places[i]`` (which has one more)."""
 
     data: bytes
     base: int = 0
@@ -165,7 +165,12 @@ def _read(text: _Text, found: _Found, shells: int) -> str:
             continue
         if command.words[0].text in _RESERVED and text.data[command.words[0].start - text.base :][:1] != b"'":
             return f"{command.words[0].text} stands where a command should"
-        command = replace(command, doubt=doubt or command.doubt, plain=node == plain, moved=found.moved)
+        command = replace(
+            command,
+            doubt=doubt or command.doubt,
+            plain=node == plain and command.words[0].text != "coproc",
+            moved=found.moved,
+        )
         nested = _nested_text(command, node, text)
         if nested is not None and shells < _MAX_SHELLS and not command.doubt:
             inner = _Found(defined=found.defined, moved=found.moved)
@@ -208,7 +213,7 @@ def _commands(root: Node, found: _Found, text: _Text) -> Iterator[tuple[Node, st
 
 def _plain_command(root: Node) -> Node | None:
     """The one command that ``strict`` may offload: the line itself, or what stands before the first ``&&``."""
-    if root.named_child_count != 1 or any(child.type == "&" for child in root.children):
+    if root.named_child_count != 1 or any(child.type in ("&", ";") for child in root.children):
         return None
     node = root.named_children[0]
     chained = False
@@ -312,7 +317,7 @@ def _raw(node: Node, text: _Text) -> str:
 
 def _word(node: Node, text: _Text) -> Word:
     value = _value(node, text)
-    return Word(value, text.place(node.start_byte), text.place(node.end_byte - 1) + 1, node)
+    return Word(value, text.place(node.start_byte), text.place(node.end_byte), node)
 
 
 def _value(node: Node, text: _Text) -> str:
@@ -324,6 +329,8 @@ def _value(node: Node, text: _Text) -> str:
         return _raw(node, text)[1:-1]
     if kind == "string":
         return _double_quoted(node, text)
+    if kind == "ansi_c_string":
+        return _ansi(_raw(node, text)[2:-1])
     if kind == "simple_expansion" and _raw(node, text) == "$HOME":
         return "~"
     if kind == "concatenation" or (kind == "command_name" and node.child_count > 1):
@@ -332,6 +339,13 @@ def _value(node: Node, text: _Text) -> str:
     if kind == "command_name" and node.child_count == 1:
         return _value(node.children[0], text)
     return UNKNOWN
+
+
+def _ansi(raw: str) -> str:
+    """What $'…' stands for, where it has none but the plainest escapes."""
+    for escape, meant in (("\\n", "\n"), ("\\t", "\t"), ("\\'", "'"), ('\\"', '"')):
+        raw = raw.replace(escape, meant)
+    return UNKNOWN if "\\" in raw else raw
 
 
 def _braces(node: Node, text: _Text) -> bool:
@@ -438,11 +452,12 @@ def _nested_text(command: SimpleCommand, node: Node, text: _Text) -> _Text | Non
         encoded = letter.encode()
         data.extend(encoded)
         places.extend(text.place(start + offset + (i if raw[began] == letter else 0)) for i in range(len(encoded)))
+    places.append(text.place(quoted.end_byte - 1))
     return _Text(bytes(data), 0, tuple(places)) if data else None
 
 
 def _slice(text: _Text, start: int, end: int) -> _Text:
-    places = None if text.places is None else text.places[start:end]
+    places = None if text.places is None else text.places[start : end + 1]
     return _Text(text.data[start:end], text.base + start, places)
 
 

@@ -39,7 +39,8 @@ class Unwrapped:
 class _Rule:
     options: Options
     operands: int = 0  # own operands before the command: timeout's duration, taskset's mask
-    refuses: frozenset[str] = frozenset()  # options with which it runs no command, or not ours
+    refuses: frozenset[str] = frozenset()  # options with which what it runs is not certain, or not as usual
+    tells: frozenset[str] = frozenset()  # options with which it runs nothing
 
 
 _RULES: Mapping[str, _Rule] = {
@@ -80,7 +81,7 @@ _RULES: Mapping[str, _Rule] = {
     "nohup": _Rule(Options(stop_at_operand=True)),
     "coproc": _Rule(Options(stop_at_operand=True)),
     "stdbuf": _Rule(Options(valued="-i -o -e --input --output --error", stop_at_operand=True)),
-    "command": _Rule(Options(flags="-p -v -V", bundles=True, stop_at_operand=True), refuses=frozenset({"-v", "-V"})),
+    "command": _Rule(Options(flags="-p -v -V", bundles=True, stop_at_operand=True), tells=frozenset({"-v", "-V"})),
     "exec": _Rule(
         Options(flags="-c -l", valued="-a", bundles=True, stop_at_operand=True), refuses=frozenset({"-c", "-a"})
     ),
@@ -91,12 +92,12 @@ _RULES: Mapping[str, _Rule] = {
             bundles=True,
             stop_at_operand=True,
         ),
-        refuses=frozenset({"-p", "--pid", "-P", "--pgid", "-u", "--uid"}),
+        tells=frozenset({"-p", "--pid", "-P", "--pgid", "-u", "--uid"}),
     ),
     "taskset": _Rule(
         Options(flags="-a --all-tasks -c --cpu-list -p --pid", bundles=True, stop_at_operand=True),
         operands=1,
-        refuses=frozenset({"-p", "--pid"}),
+        tells=frozenset({"-p", "--pid"}),
     ),
     "numactl": _Rule(
         Options(
@@ -142,6 +143,9 @@ def unwrap(words: Sequence[str]) -> Unwrapped:
         reading = rule.options.read(words[at + 1 :])
         if reading.unknown:
             return done(unsure=f"{name} {reading.unknown}")
+        if any(option in rule.tells for option, _ in reading.options):
+            at = len(words)
+            return done()
         refused = next((option for option, _ in reading.options if option in rule.refuses), "")
         if refused:
             return done(unsure=f"{name} {refused}")

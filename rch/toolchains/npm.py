@@ -106,5 +106,5 @@ TOOLCHAIN = Toolchain(
         Example("yarn", reason="not-a-build", why="installs"),
         Example("npm run lint", reason="not-a-build"),
     ),
-    notes="`pnpm exec tsc --noEmit`, `pnpm tsc --noEmit`, `yarn tsc --noEmit` are `tsc.check` and need this switch too.",
+    notes="`pnpm exec tsc --noEmit`, `pnpm tsc --noEmit`, `yarn tsc --noEmit` are `tsc.check` behind this switch.",
 )
