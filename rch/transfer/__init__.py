@@ -1,22 +1,26 @@
 """Manifest -> files there; Delta -> files here, verified.
 
-The story, as ``offload.py`` tells it, per root (all signatures are keyword-friendly; state_dir is ``<state>``)::
+The story, as ``offload.py`` tells it, per root (``state_dir`` is ``<state>``)::
 
-    also = shared_tree_paths(state_dir, root)                    ignored files that an earlier job returned: manifest them
-    held = HeldIndex.load(state_dir, root.key, worker.name)      the worker's tree as last known; empty when new
-    plan = plan_push(manifest, root, held, exists_here(root))    pure -> PushPlan
-    check_size(plan, limit_bytes)                                NotOffloadable("too-large")
-    part, body = prepare_part(plan, manifest, root, room=1 MiB)  goes into the request ``prepare``; "changes" in part
-                                                                 says whether the plan went inline
-    pushed = push(executor, job, root, manifest, held, part=part, answer=answer["roots"][root.key],
-                  rescan=None | (lambda: Manifest))              -> Pushed (manifest, held as pushed, unstable)
-      … the job runs; meanwhile scan the build directories: Mapping[path, Here] …
-    returned = return_delta(executor, job, root, pushed.manifest, pushed.held, state_dir=state_dir,
-                            scan=lambda: Mapping[path, Here], policy=BuildDir.FULL, extra_patterns=(),
-                            machine=None | "x86_64")             -> Returned; raises ProductsUnverified, HostileAnswer, DiskFull
-    roll_forward(state_dir)                                      at start of rchd -> list[RolledForward]
+    also = shared_tree_paths(state_dir, root)                   ignored files that an earlier job returned
+    held = HeldIndex.load(state_dir, root.key, worker.name)     the worker's tree as last known; empty when new
+    here = exists_here(root)
+    plan = plan_push(manifest, root, held, here)                pure
+    check_size(plan, limit_bytes, root)                         NotOffloadable("too-large")
+    part, body = prepare_part(plan, manifest, root)             for the request ``prepare``; it carries the plan when
+                                                                "changes" is in it
+    pushed = push(executor, job, root, manifest, held, plan, part=part, answer=answer["roots"][root.key],
+                  exists_here=here, started=…, rescan=…)        -> Pushed; give its manifest and held to the return
+    remember_push(state_dir, job, root, pushed.manifest, pushed.held)     while the job runs: for a crash, for rch fetch
+    returned = return_delta(executor, job, root, pushed.manifest, pushed.held, state_dir=state_dir, scan=…,
+                            policy=BuildDir.FULL, identity=…)   ProductsUnverified, DiskFull, HostileAnswer
+    record_placed(returned.placement, root, pushed.manifest, tree=…, build=…)     spares the next scan the reading
+
+At the start of rchd, before any job: ``roll_forward(state_dir)``.
 """
 
+from rch.transfer.delivery import ask_delta, recall_push, record_placed, remember_push, return_delta
+from rch.transfer.held import HeldIndex, shared_tree_paths
 from rch.transfer.model import (
     BuildDir,
     Conflict,
@@ -34,12 +38,25 @@ from rch.transfer.model import (
     RolledForward,
     Stamp,
 )
+from rch.transfer.place import place, roll_forward
+from rch.transfer.push import (
+    check_size,
+    compression_level,
+    exists_here,
+    plan_push,
+    prepare_part,
+    push,
+    split_by_size,
+)
+from rch.transfer.returns import plan_return
+from rch.transfer.snapshot import changed_since
 
 __all__ = [
     "BuildDir",
     "Conflict",
     "ConflictKind",
     "Delta",
+    "HeldIndex",
     "LocalBuild",
     "Placed",
     "Placement",
@@ -51,4 +68,21 @@ __all__ = [
     "Returned",
     "RolledForward",
     "Stamp",
+    "ask_delta",
+    "changed_since",
+    "check_size",
+    "compression_level",
+    "exists_here",
+    "place",
+    "plan_push",
+    "plan_return",
+    "prepare_part",
+    "push",
+    "recall_push",
+    "record_placed",
+    "remember_push",
+    "return_delta",
+    "roll_forward",
+    "shared_tree_paths",
+    "split_by_size",
 ]

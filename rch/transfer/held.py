@@ -55,15 +55,24 @@ class HeldIndex:
     def load(cls, state_dir: AbsPath, root_key: str, worker: str) -> HeldIndex:
         """The index as last saved; an empty one without generation when there is none, or none that can be trusted."""
         try:
-            with open(_index_path(state_dir, root_key, worker), "rb") as stream:
-                return _decode(stream.read(), root_key, worker)
+            return cls.load_from(_index_path(state_dir, root_key, worker), root_key, worker)
         except (OSError, ValueError, KeyError, TypeError):
             return cls(root_key, worker)
+
+    @classmethod
+    def load_from(cls, path: str, root_key: str, worker: str) -> HeldIndex:
+        """The index that :meth:`save_as` wrote. Raises OSError, ValueError, KeyError, TypeError."""
+        with open(path, "rb") as stream:
+            return _decode(stream.read(), root_key, worker)
 
     def save(self, state_dir: AbsPath) -> None:
         """Write it atomically, mode 0600. Raises OSError."""
         make_private_dir(root_state(state_dir, self.root_key))
-        write_atomically(_index_path(state_dir, self.root_key, self.worker), _encode(self))
+        self.save_as(_index_path(state_dir, self.root_key, self.worker))
+
+    def save_as(self, path: str) -> None:
+        """Write it to *path* instead. Raises OSError."""
+        write_atomically(path, _encode(self))
 
     def forget(self, state_dir: AbsPath) -> None:
         """Remove what was saved: the worker's tree was given up."""
@@ -239,19 +248,22 @@ def shared_tree_paths(state_dir: AbsPath, root: Root) -> frozenset[RelPath]:
 
     Give them to the manifest as ``also``; those that are gone here are simply not in it.
     """
+    return _returned_paths(state_dir, root.key)
+
+
+def remember_tree_paths(state_dir: AbsPath, root_key: str, real: str, paths: Collection[str]) -> None:
+    """Add *paths* to :func:`shared_tree_paths`; those that are gone below *real* leave it. Raises OSError."""
+    if not paths:
+        return
+    after = _returned_paths(state_dir, root_key) | {RelPath(p) for p in paths}
+    kept = sorted(p for p in after if os.path.lexists(os.path.join(real, p)))
+    make_private_dir(root_state(state_dir, root_key))
+    write_atomically(os.path.join(root_state(state_dir, root_key), "returned"), path_bytes("\0".join(kept)))
+
+
+def _returned_paths(state_dir: AbsPath, root_key: str) -> frozenset[RelPath]:
     try:
-        with open(os.path.join(root_state(state_dir, root.key), "returned"), "rb") as stream:
+        with open(os.path.join(root_state(state_dir, root_key), "returned"), "rb") as stream:
             return frozenset(RelPath(p) for p in path_text(stream.read()).split("\0") if p)
     except OSError:
         return frozenset()
-
-
-def remember_tree_paths(state_dir: AbsPath, root: Root, paths: Iterable[str], gone: Iterable[str] = ()) -> None:
-    """Add *paths* to :func:`shared_tree_paths` and drop *gone*. Raises OSError."""
-    before = shared_tree_paths(state_dir, root)
-    after = (before - frozenset(gone)) | frozenset(paths)
-    if after != before:
-        make_private_dir(root_state(state_dir, root.key))
-        write_atomically(
-            os.path.join(root_state(state_dir, root.key), "returned"), path_bytes("\0".join(sorted(after)))
-        )

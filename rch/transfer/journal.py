@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rch.paths import AbsPath
@@ -62,7 +62,7 @@ class Journal:
     areas: tuple[str, ...]
     steps: tuple[Step, ...]
     tree_paths: tuple[str, ...] = ()
-    boot_id: str = field(default_factory=lambda: boot_id())
+    boot_id: str = ""
 
     def write(self, state_dir: AbsPath, root_key: str) -> None:
         """On disk, durably, before anything is placed. Raises OSError."""
@@ -113,8 +113,7 @@ def _decode(data: Mapping[str, Any]) -> Journal:
     if data["format"] != FORMAT:
         raise ValueError("a journal of another version")
     steps = tuple(
-        Step(*row[:3], None if row[3] is None else Stamp(*row[3]), *row[4:])  # written by Journal.write
-        for row in data["steps"]
+        Step._make([*row[:3], None if row[3] is None else Stamp._make(row[3]), *row[4:]]) for row in data["steps"]
     )
     device, inode = data["identity"]
     return Journal(

@@ -1,0 +1,362 @@
+"""return: the Delta asked for, planned, fetched, verified, placed, recorded. The acting half of ``returns``."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+from rch.errors import ProductsUnverified, TransferFault, Unreachable
+from rch.execute.executor import Executor
+from rch.paths import AbsPath
+from rch.project.model import Manifest, Root
+from rch.project.statcache import StatCache
+from rch.transfer._beneath import Beneath
+from rch.transfer._files import make_private_dir, write_atomically
+from rch.transfer._retry import with_retries
+from rch.transfer.held import HeldIndex, remember_tree_paths
+from rch.transfer.machine import this_machine
+from rch.transfer.model import (
+    BuildDir,
+    Conflict,
+    ConflictKind,
+    Delta,
+    LocalBuild,
+    Placement,
+    Returned,
+    ReturnPlan,
+    Stamp,
+)
+from rch.transfer.place import Hook, no_hook, place
+from rch.transfer.returns import NothingHere, new_tree_paths, plan_return, settle, unhashed
+from rch.transfer.scope import Classes
+from rch.transfer.snapshot import TICK_NS, changed_since, hash_beneath
+from rch.transfer.staging import Fetched, Staging, fetch, refuse_foreign, unverified
+from rch.transfer.validate import check_tree, parse_delta, refuse
+from rch.worker.protocol import INLINE_LIMIT, Entry
+
+DELTA_TIMEOUT_S = 300.0
+"""The worker walks the tree and hashes what changed; 50,000 files take about a second, a full disk its time."""
+
+AHEAD_NS = 2_000_000_000
+"""A returned time further ahead than that was set by the job itself (``touch -d``), not by the worker's clock: the
+clocks of workers that return files differ by at most 1 s (PM-04)."""
+
+
+def ask_delta(executor: Executor, job: str, root: Root, held: HeldIndex, manifest: Manifest) -> Delta:
+    """What the job left in the worker's tree, validated. Raises HostileAnswer, Unreachable, WorkerFault."""
+    host = executor.worker.name
+    fields = {"job": job, "root": root.key, "since": held.since, "inline": INLINE_LIMIT}
+    answer = executor.request("delta", fields, timeout_s=DELTA_TIMEOUT_S)
+    delta = parse_delta(answer.fields, answer.body, host)
+    there = held.apply_delta(delta).entries
+    check_tree(there, host)
+    _refuse_loss(delta, there, manifest, host)
+    return delta
+
+
+def _refuse_loss(delta: Delta, there: Mapping[str, Entry], manifest: Manifest, host: str) -> None:
+    """A tree that was lost there looks like a job that deleted everything; it must not empty the project here."""
+    files = [path for path, entry in manifest.entries.items() if entry.type == "f"]
+    if not files:
+        return
+    lost = sum(path not in there for path in files)
+    # of a difference, the worker says what was deleted; of a complete listing, only that it is not there
+    if lost == len(files) or (delta.complete and lost * 2 > len(files)):
+        raise refuse(host, f"a tree without {lost} of the {len(files)} files that were sent", files)
+
+
+def return_delta(
+    executor: Executor,
+    job: str,
+    root: Root,
+    manifest: Manifest,
+    held: HeldIndex,
+    *,
+    state_dir: AbsPath,
+    scan: Callable[[], LocalBuild],
+    policy: BuildDir,
+    extra_patterns: Sequence[str] = (),
+    machine: str | None = "",
+    identity: tuple[int, int] | None = None,
+    pause: Callable[[float], None] = time.sleep,
+    hook: Hook = no_hook,
+) -> Returned:
+    """Make the files here those of the job *job*, after every ending that reached its process (lessons AR-04).
+
+    manifest, held: as the push left them (``Pushed``). scan: the build directories here, asked only when needed; the
+    caller may have made it while the job ran. identity: (device, inode) that the caller proved for the root.
+    machine: what executables must be made for, "" is this machine, None checks nothing (cross builds).
+    The record of what the worker holds is written only when all is in place, so a crash leads to more being sent.
+    Raises ProductsUnverified when not every file arrived whole (nothing is placed then), DiskFull, HostileAnswer.
+    """
+    delivery = _Delivery(
+        executor, job, root, manifest, held, state_dir, scan, policy, extra_patterns, machine, identity, pause, hook
+    )
+    return delivery.deliver()
+
+
+class _Delivery:
+    def __init__(
+        self,
+        executor: Executor,
+        job: str,
+        root: Root,
+        manifest: Manifest,
+        held: HeldIndex,
+        state_dir: AbsPath,
+        scan: Callable[[], LocalBuild],
+        policy: BuildDir,
+        extra_patterns: Sequence[str],
+        machine: str | None,
+        identity: tuple[int, int] | None,
+        pause: Callable[[float], None],
+        hook: Hook,
+    ) -> None:
+        self.executor = executor
+        self.host = executor.worker.name
+        self.job = job
+        self.root = root
+        self.manifest = manifest
+        self.held = held
+        self.state_dir = state_dir
+        self.scan = scan
+        self.policy = policy
+        self.extra_patterns = extra_patterns
+        self.machine = this_machine() if machine == "" else machine
+        self.identity = identity
+        self.pause = pause
+        self.hook = hook
+        self.requests = 0
+
+    def deliver(self) -> Returned:
+        delta = self._delta()
+        looks = self.policy is not BuildDir.NONE or bool(self.extra_patterns) or bool(self.held.owed)
+        local: LocalBuild = self.scan() if looks and self.root.build_dirs else NothingHere()
+        for path in unhashed(delta, self.held, self.manifest, self.root, local):
+            local.hash_of(path)
+        new_paths = new_tree_paths(delta, self.held, self.manifest, self.root)
+        unsent = self._unsent(new_paths)
+        plan = self._plan(delta, local, unsent, ())
+        changed: list[str] = []
+        if not plan.empty or plan.conflicts:
+            changed = list(changed_since(self.manifest, self.root))
+            if changed:
+                plan = self._plan(delta, local, unsent, changed)
+        if _needs_repair(plan.conflicts):
+            # the command runs here next, from the state that is here now: what it wrote there would be applied twice
+            self._remember_unsent(plan.conflicts)
+            return Returned(conflicts=plan.conflicts, requests=self.requests, capped=plan.cap_ns is not None)
+        spent, placement = self._bring_and_place(plan, delta, local, new_paths)
+        conflicts = (*plan.conflicts, *placement.conflicts)
+        if not _needs_repair(conflicts):
+            capped = self._after(plan, placement, changed)
+            self._settle(delta, conflicts)
+        else:
+            self._remember_unsent(conflicts)
+            capped = plan.cap_ns is not None
+        return Returned(
+            files=spent.files,
+            size_bytes=spent.size_bytes,
+            metadata=len(placement.placed) - sum(p.entry.type == "f" for p in placement.placed.values()),
+            deletes=len(placement.removed),
+            requests=self.requests + spent.requests,
+            processes=spent.processes,
+            conflicts=conflicts,
+            capped=capped,
+            placement=placement,
+        )
+
+    def _delta(self) -> Delta:
+        def ask() -> Delta:
+            self.requests += 1
+            return ask_delta(self.executor, self.job, self.root, self.held, self.manifest)
+
+        try:
+            return with_retries(ask, (TransferFault, Unreachable), self.pause)
+        except (TransferFault, Unreachable) as error:
+            raise unverified(self.host, self.job, (), error.message) from error
+
+    def _plan(
+        self,
+        delta: Delta,
+        local: LocalBuild,
+        unsent: Mapping[str, tuple[Entry, Stamp]],
+        changed: Collection[str],
+    ) -> ReturnPlan:
+        return plan_return(
+            delta,
+            self.held,
+            self.manifest,
+            self.root,
+            local,
+            self.policy,
+            unsent=unsent,
+            changed_here=changed,
+            extra_patterns=self.extra_patterns,
+        )
+
+    def _unsent(self, entries: Sequence[Entry]) -> dict[str, tuple[Entry, Stamp]]:
+        """Paths that the job made and that exist here without having been sent."""
+        found: dict[str, tuple[Entry, Stamp]] = {}
+        if not entries:
+            return found
+        taken = self.manifest.taken_ns - TICK_NS
+        with Beneath(self.root.real) as tree:
+            for entry in entries:
+                status = tree.lstat(entry.path)
+                if status is None:
+                    continue
+                now = Stamp.of(status)
+                content = ""
+                if now.type == "f" and entry.type == "f" and now.size == entry.size:
+                    content = hash_beneath(tree, entry.path)
+                elif now.type == "l":
+                    content = tree.readlink(entry.path) or ""
+                if now.ctime_ns >= taken and now.type != "d" and content != entry.content:
+                    continue  # made here while the job ran: placement will find it and keep it
+                found[entry.path] = (
+                    Entry(entry.path, now.type if now.type != "?" else "f", now.mode, now.size, now.mtime_ns, content),
+                    now,
+                )
+        return found
+
+    def _bring_and_place(
+        self, plan: ReturnPlan, delta: Delta, local: LocalBuild, new_paths: Sequence[Entry]
+    ) -> tuple[Fetched, Placement]:
+        if plan.empty:
+            return Fetched(), Placement()
+        staging = Staging(self.state_dir, self.root.key, self.job)
+        try:
+            staging.open()
+            spent = fetch(
+                self.executor,
+                self.job,
+                self.root,
+                plan,
+                delta.bodies,
+                staging,
+                here=self._held_here(local),
+                pause=self.pause,
+            )
+            if self.machine is not None:
+                refuse_foreign(plan, staging, self.job, self.host, self.machine)
+            placement = place(
+                plan,
+                staging,
+                self.root,
+                state_dir=self.state_dir,
+                job=self.job,
+                taken_ns=self.manifest.taken_ns,
+                tree_paths=[e.path for e in new_paths],
+                identity=self.identity,
+                hook=self.hook,
+            )
+        except TransferFault as error:
+            raise unverified(self.host, self.job, [p.entry.path for p in plan.placings], error.message) from error
+        finally:
+            staging.remove()
+        return spent, placement
+
+    def _held_here(self, local: LocalBuild) -> Iterator[Entry]:
+        for path in local:
+            entry = local[path]
+            if entry.content:
+                yield entry
+        made_up = self.manifest.sources
+        yield from (e for e in self.manifest.entries.values() if e.path not in made_up)
+
+    def _after(self, plan: ReturnPlan, placement: Placement, changed: Sequence[str]) -> bool:
+        """Times of this machine must order what was built and what is edited next (PM-04). True if times were capped.
+
+        The worker's clock may be ahead by up to a second: an edit made in that second would look older than the
+        products. So the command does not end before the newest of them is past, and sources that changed up to then
+        cap all times at the snapshot's.
+        """
+        if not placement.placed:
+            return plan.cap_ns is not None
+        now = time.time_ns()
+        newest = max(
+            (p.entry.mtime_ns for p in placement.placed.values() if p.entry.mtime_ns <= now + AHEAD_NS), default=0
+        )
+        if newest + TICK_NS > now:
+            self.pause((newest + TICK_NS - now) / 1e9)
+        if plan.cap_ns is not None:
+            return True
+        ours = {*placement.placed, *placement.removed, *(p.entry.path for p in plan.placings), *changed}
+        late = [path for path in changed_since(self.manifest, self.root) if path not in ours]
+        if not late:
+            return False
+        with Beneath(self.root.real) as tree:
+            for path, (entry, status) in placement.placed.items():
+                current = tree.lstat(path)
+                if (
+                    entry.mtime_ns > self.manifest.taken_ns
+                    and current is not None
+                    and Stamp.of(current) == Stamp.of(status)
+                ):
+                    fd, name = tree.parent(path)
+                    time_ns = self.manifest.taken_ns
+                    os.utime(name, ns=(time_ns, time_ns), dir_fd=fd, follow_symlinks=False)
+        return True
+
+    def _settle(self, delta: Delta, conflicts: Sequence[Conflict]) -> None:
+        after = settle(self.held, delta, conflicts, self.manifest, self.root, self.policy, self.extra_patterns)
+        after.save(self.state_dir)
+
+    def _remember_unsent(self, conflicts: Sequence[Conflict]) -> None:
+        """From the next job on these files are sent, so that both sides talk of the same one."""
+        unsent = [c.path for c in conflicts if c.kind is ConflictKind.UNSENT]
+        remember_tree_paths(self.state_dir, self.root.key, self.root.real, unsent)
+
+
+def _needs_repair(conflicts: Sequence[Conflict]) -> bool:
+    return any(c.kind is not ConflictKind.SOURCE for c in conflicts)
+
+
+def record_placed(placement: Placement, root: Root, manifest: Manifest, *, tree: StatCache, build: StatCache) -> None:
+    """Tell the stat caches what was placed, so that the next scan need not read it again. The caches are not saved.
+
+    Safe although the files are only moments old: their mtime was set before they were renamed into place, so a later
+    write shows in it whatever the resolution of the clock is.
+    """
+    classes = Classes(root, manifest)
+    for path, (entry, status) in placement.placed.items():
+        if entry.type == "f" and (status.st_size, status.st_mtime_ns) == (entry.size, entry.mtime_ns):
+            cache = build if classes.is_build(path) else tree
+            cache.record(path, status, entry.content, status.st_ctime_ns + 10_000_000_000)
+
+
+# What a return needs when rchd dies while the job runs, or when it is asked for again later (``rch fetch``) ------------
+
+
+def remember_push(state_dir: AbsPath, job: str, root: Root, manifest: Manifest, held: HeldIndex) -> None:
+    """Keep what :func:`return_delta` will need beside the job's other files. Raises OSError."""
+    directory = os.path.join(state_dir, "jobs", job)
+    make_private_dir(directory)
+    held.save_as(os.path.join(directory, f"held-{root.key}"))
+    data = {
+        "taken_ns": manifest.taken_ns,
+        "digest": manifest.digest,
+        "paths": list(manifest.entries),
+        "sources": dict(manifest.sources),
+        "worker": held.worker,
+    }
+    write_atomically(os.path.join(directory, f"pushed-{root.key}"), json.dumps(data).encode("ascii"))
+
+
+def recall_push(state_dir: AbsPath, job: str, root: Root) -> tuple[Manifest, HeldIndex]:
+    """Undo :func:`remember_push`. Raises ProductsUnverified when it is not there (any more)."""
+    directory = os.path.join(state_dir, "jobs", job)
+    try:
+        with open(os.path.join(directory, f"pushed-{root.key}"), "rb") as stream:
+            data = json.loads(stream.read())
+        held = HeldIndex.load_from(os.path.join(directory, f"held-{root.key}"), root.key, data["worker"])
+        entries = {path: held.entries[path] for path in data["paths"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ProductsUnverified(
+            f"what job {job} was given is not known here any more", hint="run the command again"
+        ) from error
+    manifest = Manifest(entries=entries, digest=data["digest"], taken_ns=data["taken_ns"], sources=data["sources"])
+    return manifest, held
