@@ -1,0 +1,152 @@
+"""What a play says before it changes anything, on this machine alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+PLAYBOOKS = sorted(path.name for path in (CHECKOUT / "playbooks").glob("*.yml"))
+
+NOWHERE = """\
+all:
+  children:
+    rch_workers:
+      hosts:
+        fmd:
+          ansible_host: 127.0.0.1
+          ansible_port: 1
+          rch_slots: "eight"
+"""
+
+
+def play(tmp_path, text):
+    path = tmp_path / "play.yml"
+    path.write_text(text)
+    return path
+
+
+def role_play(tmp_path, role, **variables):
+    return play(
+        tmp_path,
+        json.dumps(
+            [
+                {
+                    "hosts": "localhost",
+                    "connection": "local",
+                    "gather_facts": False,
+                    "vars": {"ansible_python_interpreter": "{{ ansible_playbook_python }}"},
+                    "roles": [{"role": role, **variables}],
+                }
+            ]
+        ),
+    )
+
+
+@pytest.mark.parametrize("name", ["../site.yml", *PLAYBOOKS])
+def test_every_playbook_is_sound_and_warns_of_nothing(run, tmp_path, name):
+    if name == "lab.yml":
+        pytest.skip("the lab's playbook is the lab's business: tests/integration runs it")
+    (tmp_path / "hosts.yml").write_text("all: {children: {rch_workers: {hosts: {one: {}}}}}\n")
+    words = ("--syntax-check", "--inventory", str(tmp_path / "hosts.yml"))
+    done = run(CHECKOUT / "playbooks" / name, *words)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stdout + done.stderr
+
+
+class TestAWrongInventory:
+    def test_stops_the_play_in_one_line_before_any_host_is_contacted(self, run, tmp_path):
+        (tmp_path / "hosts.yml").write_text(NOWHERE)
+        done = run("playbooks/workers.yml", "--inventory", str(tmp_path / "hosts.yml"))
+        assert done.returncode == 2
+        said = done.messages[-1]
+        assert f"{tmp_path}/hosts.yml:8: fmd: rch_slots must be a whole number from 1 to 1024, got" in said
+        assert said.endswith("Nothing was changed on any host.")
+        assert "UNREACHABLE" not in done.stdout
+        assert not (tmp_path / "state").exists()
+
+    def test_stops_the_workstations_play_too(self, run, tmp_path):
+        (tmp_path / "hosts.yml").write_text(NOWHERE.replace("rch_slots", "rch_slot"))
+        done = run("playbooks/workstation.yml", "--inventory", str(tmp_path / "hosts.yml"))
+        assert done.returncode == 2
+        assert "unknown registry variable rch_slot; did you mean rch_slots?" in done.messages[-1]
+
+
+class TestTheWorkstation:
+    def test_is_set_up_once_and_then_unchanged(self, run, tmp_path):
+        (tmp_path / "hosts.yml").write_text(NOWHERE.replace('"eight"', "8"))
+        words = ("playbooks/workstation.yml", "--inventory", str(tmp_path / "hosts.yml"))
+        state = tmp_path / "state"
+
+        blank = run(*words, "--check")
+        assert blank.returncode == 0, blank.stdout
+        assert not state.exists()
+
+        first = run(*words)
+        assert first.returncode == 0, first.stdout
+        assert {path.name: oct(path.stat().st_mode & 0o777) for path in state.iterdir()} == {
+            "build": "0o700",
+            "client-id": "0o600",
+            "facts": "0o700",
+            "registry.json": "0o600",
+            "ssh": "0o700",
+        }
+        assert len((state / "client-id").read_text()) == 17
+        assert (state / "ssh" / "id_ed25519").stat().st_mode & 0o077 == 0
+
+        before = (state / "client-id").read_text()
+        second = run(*words)
+        assert "changed=0" in second.stdout
+        assert (state / "client-id").read_text() == before
+
+
+class TestAMistypedVariable:
+    def test_pd_02_of_a_role_fails_the_play_by_name(self, run, tmp_path):
+        done = run(
+            "playbooks/controller.yml",
+            "--inventory=localhost,",
+            "--extra-vars=controller_packagez=1",
+        )
+        assert done.returncode == 2
+        assert done.messages[-1] == "unknown variable of role controller: controller_packagez"
+
+
+class TestMissingPackages:
+    def test_are_named_in_one_line_where_nothing_may_be_installed(self, run, tmp_path):
+        book = role_play(
+            tmp_path,
+            "system_packages",
+            system_packages_wanted=[
+                {"package": "coreutils", "command": "ls"},
+                {"package": "bubblewrap", "command": "no-such-bwrap"},
+                {"package": "no-such-package", "command": ""},
+            ],
+            system_packages_install=False,
+        )
+        done = run(book, "--inventory=localhost,")
+        assert done.returncode == 2
+        assert done.messages[-1].startswith("localhost: missing here: bubblewrap no-such-package; next: as its admin")
+
+    def test_are_announced_in_check_mode_without_touching_the_package_manager(self, run, tmp_path):
+        book = role_play(
+            tmp_path, "system_packages", system_packages_wanted=[{"package": "no-such-package", "command": ""}]
+        )
+        done = run(book, "--inventory=localhost,", "--check")
+        assert done.returncode == 0, done.stdout
+        assert "would install no-such-package" in done.stdout
+        assert "changed=1" in done.stdout
+
+    def test_none_means_that_no_package_index_is_read(self, run, tmp_path):
+        called = tmp_path / "called"
+        (tmp_path / "bin").mkdir()
+        for name in ("apt-get", "dnf"):
+            (tmp_path / "bin" / name).write_text(f"#!/bin/sh\necho $0 >>{called}\n")
+            (tmp_path / "bin" / name).chmod(0o755)
+        book = role_play(
+            tmp_path, "system_packages", system_packages_wanted=[{"package": "coreutils", "command": "ls"}]
+        )
+        done = run(book, "--inventory=localhost,", PATH=f"{tmp_path}/bin:/usr/bin:/bin")
+        assert done.returncode == 0, done.stdout
+        assert "changed=0" in done.stdout
+        assert not called.exists()
