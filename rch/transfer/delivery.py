@@ -328,7 +328,7 @@ def record_placed(placement: Placement, root: Root, manifest: Manifest, *, tree:
             cache.record(path, status, entry.content, status.st_ctime_ns + 10_000_000_000)
 
 
-# What a return needs when rchd dies while the job runs, or when it is asked for again later (``rch fetch``) ------------
+# What a return needs when rchd dies while the job runs, or when it is asked for again later (``rch fetch``) -----
 
 
 def remember_push(state_dir: AbsPath, job: str, root: Root, manifest: Manifest, held: HeldIndex) -> None:

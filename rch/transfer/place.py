@@ -507,9 +507,8 @@ def _objection(journal: Journal, tree: Beneath) -> str:
             now = None if status is None else Stamp.of(status)
             fine = True
             if step.op == "remove":
-                fine = (
-                    now is None or (now.type == "d" and step.path in made) or matches(now, step.before, loose=step.loose)
-                )
+                replaced = now is not None and now.type == "d" and step.path in made
+                fine = now is None or replaced or matches(now, step.before, loose=step.loose)
             elif step.op == "mkdir":
                 fine = now is None or now.type == "d" or step.path in leaving
             elif step.op == "set":
