@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from rch.intercept._words import SimpleCommand
 from rch.intercept.argv import first_build, judge_words, might_build
 from rch.intercept.decision import Decision, Policy, Segment, Verdict
-from rch.intercept.shell import Line, SimpleCommand, read_line
+from rch.intercept.shell import Line, read_line
 from rch.intercept.wordlist import REJECT_PREFIXES, SHELLS
 from rch.intercept.wrapper import program_name
 from rch.toolchains.option import UNKNOWN

@@ -15,6 +15,9 @@ from rch.toolchains.option import UNKNOWN, Options
 ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\+?=(.*)\Z", re.DOTALL)
 
 
+_MAX_WRAPPERS = 16  # people stack three
+
+
 @dataclass(frozen=True)
 class Unwrapped:
     """Where the real command begins.
@@ -134,6 +137,8 @@ def unwrap(words: Sequence[str]) -> Unwrapped:
         return Unwrapped(at, tuple(names), assignments, keeps, unsure, moved)
 
     while at < len(words):
+        if len(names) >= _MAX_WRAPPERS:
+            return done(unsure=f"more than {_MAX_WRAPPERS} wrappers")
         name = program_name(words[at])
         if name in KEEPING_WRAPPERS:
             return done(keeps=name)
