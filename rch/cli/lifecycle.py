@@ -42,7 +42,7 @@ def start_rchd(config: Config, way: Api) -> dict[str, Any]:
     problem = start_daemon(where.state, where.run, os.environ, answers)
     if problem:
         said = _last_line(os.path.join(where.state, "log", "rchd.err"))
-        raise Fault(f"{problem}: {said}" if said else problem, host="here", hint="rch doctor")
+        raise Fault(f"{problem}: {said}" if said and said not in problem else problem, host="here", hint="rch doctor")
     return answered
 
 

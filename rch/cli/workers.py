@@ -135,7 +135,7 @@ def remove(*, name: tuple[str, ...], purge: bool) -> None:
 @click.argument("name", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="Every worker.")
 def probe(*, name: tuple[str, ...], every: bool) -> int:
-    """Look at workers over both planes: what they are, what they have, what only one plane can do.
+    """Look at workers (all of them without NAME) over both planes: what they are and have, what only one plane can do.
 
     Exit status 4 when one cannot be reached.
     """
@@ -144,7 +144,7 @@ def probe(*, name: tuple[str, ...], every: bool) -> int:
     said = output()
     way = api()
     answers = []
-    for one in _chosen(way, name, every=every):
+    for one in _chosen(way, name, every=every or not name):
         try:
             answer = way.post("workers", one, "probe", timeout_s=PROBE_S)
         except (NotRunning, UsageError):

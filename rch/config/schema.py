@@ -402,11 +402,9 @@ class Toolchains(Table):
     zig: bool = key(True, "zig build", "issue 3, 3", "U, P", trust="on")
     ctest: bool = key(False, "ctest", "issue 3, 3", "U, P", trust="on")
     pytest: bool = key(False, "pytest", "issue 3, 3", "U, P", trust="on")
-    npm: bool = key(False, "npm test, npm run build", "issue 3, 3", "U, P", trust="on")
-    pnpm: bool = key(False, "pnpm test, pnpm run build", "issue 3, 3", "U, P", trust="on")
-    yarn: bool = key(False, "yarn test, yarn run build", "issue 3, 3", "U, P", trust="on")
+    npm: bool = key(False, "npm, pnpm and yarn: test, run build", "issue 3, 3", "U, P", trust="on")
     gradle: bool = key(False, "gradle build, test", "issue 3, 3", "U, P", trust="on")
-    maven: bool = key(False, "mvn package, test", "issue 3, 3", "U, P", trust="on")
+    maven: bool = key(False, "mvn build, test", "issue 3, 3", "U, P", trust="on")
 
 
 class Interception(Table):
