@@ -27,6 +27,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import structlog
+from typing_extensions import override  # typing has it from Python 3.12 on
 
 from rch import client_frames as wire
 
@@ -196,12 +197,15 @@ class SocketTransport(_Frames):
         self._socket.sendall(head.encode("ascii") + b"\r\n\r\n" + body)
         raise WireError(why)
 
+    @override
     def _read(self) -> bytes:
         return self._socket.recv(256 * 1024)
 
+    @override
     def _write(self, data: bytes) -> None:
         self._socket.sendall(data)
 
+    @override
     def _write_at_once(self, data: bytes) -> None:
         # Five bytes into a stream socket go whole or not at all.
         self._socket.send(data, socket.MSG_DONTWAIT)
@@ -235,6 +239,7 @@ class SpoolTransport(_Frames):
             with contextlib.suppress(OSError):
                 os.close(fd)
 
+    @override
     def _read(self) -> bytes:
         while True:
             self._wait(self._read_fd, select.POLLIN)
@@ -243,6 +248,7 @@ class SpoolTransport(_Frames):
             except BlockingIOError:
                 continue
 
+    @override
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
@@ -253,6 +259,7 @@ class SpoolTransport(_Frames):
             except BlockingIOError:
                 self._wait(self._write_fd, select.POLLOUT)
 
+    @override
     def _write_at_once(self, data: bytes) -> None:
         if not self._closed:
             os.write(self._write_fd, data)  # below PIPE_BUF: whole or not at all

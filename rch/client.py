@@ -1,0 +1,30 @@
+"""The thin client: ``rch exec`` without the rest of rch. Standard library only, raw sockets, no third-party import.
+
+Started as ``python -I -S /abs/rch/client.py [OPTIONS] -- CMD…`` by shims, or through ``rch exec``. This file is only
+the door: a script is compiled anew at every start, so everything else lies in modules beside it, which are not.
+
+    client_options   the words and the switches, and which of them decides
+    client_request   what rchd is told about the caller
+    client_link      the way to rchd: socket or spool      client_frames   what is spoken on it
+    client_relay     bytes and signals while rchd works    client_output   --output, --show-worker
+    client_start     the birth of rchd                     client_paths    where it listens
+    client_local     the run here: slots, child, hooks     client_main     one command from end to end
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run ``rch exec`` with *words* (default: the process's own); the exit status."""
+    if __name__ == "__main__":
+        # -I leaves this package out of the path. Behind everything else, so that nothing beside it is found first.
+        sys.path.append(__file__.rsplit("/", 2)[0] if __file__.count("/") > 1 else "..")
+    from rch.client_main import main as run
+
+    return run(sys.argv[1:] if words is None else words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
