@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import shutil
@@ -15,8 +16,9 @@ from rch.cli.api import Api, NotRunning
 from rch.cli.check import Check, fail, ok, warn
 from rch.cli.lifecycle import lock_holder
 from rch.cli.terminal import duration, size
+from rch.client_paths import SOCKET_PATH_MAX
 from rch.config.merged import Config, load_config
-from rch.config.places import SOCKET_PATH_MAX, Places
+from rch.config.places import Places
 from rch.config.switches import DAEMON_NAMES, nearest_variable, unknown_variables
 from rch.errors import ConfigError, RchError, Refused
 from rch.fleet.model import Registry
@@ -79,7 +81,7 @@ def check_state(where: Places) -> Iterator[Check]:
                 name,
                 f"{path} has mode {mode:04o}, others may look in",
                 f"chmod 700 {shlex.quote(path)}",
-                lambda path=path: os.chmod(path, 0o700),
+                functools.partial(os.chmod, path, 0o700),
             )
         else:
             yield ok(name, f"{path}, mode {mode:04o}")
@@ -165,7 +167,7 @@ def check_keys(registry: Registry) -> Iterator[Check]:
             check_identity(worker.name, key)
         except Refused as error:
             fixable = os.path.exists(key)
-            yield fail(name, error.message, error.hint, (lambda key=key: os.chmod(key, 0o600)) if fixable else None)
+            yield fail(name, error.message, error.hint, functools.partial(os.chmod, key, 0o600) if fixable else None)
         else:
             yield ok(name, f"{worker.name}: {key}")
 

@@ -31,7 +31,10 @@ def probe_all(registry: Registry, probe: Probe) -> dict[str, Mapping[str, Any]]:
     def one(worker: Worker) -> tuple[str, Mapping[str, Any]]:
         try:
             return worker.name, probe(worker)
-        except RchError as error:
+        except Exception as error:  # noqa: BLE001 - a doctor that dies of what it finds is no help
+            if not isinstance(error, RchError):
+                text = f"the probe itself failed: {type(error).__name__}: {error}"
+                return worker.name, {"name": worker.name, "ok": False, "control": {"ok": False, "error": text}}
             why = {"ok": False, "error": error.message, "hint": error.hint, "class": error.label}
             return worker.name, {"name": worker.name, "ok": False, "control": why}
 

@@ -54,7 +54,10 @@ def page() -> str:
 
 def commands() -> Iterator[tuple[str, str]]:
     """Every command, as typed, with its help."""
-    context = click.Context(rch, info_name="rch", terminal_width=WIDTH, max_content_width=WIDTH)
+    names = ["-h", "--help"]
+    context = click.Context(
+        rch, info_name="rch", terminal_width=WIDTH, max_content_width=WIDTH, help_option_names=names
+    )
     yield from _walk(rch, context)
 
 

@@ -87,6 +87,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our stdout has gone; end as the pipe would have ended us, without a message at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:  # noqa: BLE001 - the outer edge: a person gets one line, with RCH_VERBOSE=1 all of it
+        if os.environ.get("RCH_VERBOSE"):
+            import traceback
+
+            traceback.print_exc()
+        text = (
+            f"rch: error[internal] {type(error).__name__}: {error}; next: RCH_VERBOSE=1 rch …, and report what it says"
+        )
+        print(printable(" ".join(text.split())), file=sys.stderr)
+        return 1
 
 
 def _run(argv: list[str]) -> int:
