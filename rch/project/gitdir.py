@@ -1,6 +1,6 @@
 """The ``.git`` that a job sees: made here, without blobs, credentials or hooks (``transfer.git``).
 
-Under ``head`` it holds the history of HEAD, the tags on it, HEAD's trees and a portable index: enough for
+Under ``head`` it holds the history of HEAD, the names on it, HEAD's trees and a portable index: enough for
 ``git rev-parse HEAD``, ``git describe --tags --dirty`` and ``git log -1`` to answer in the job as they do here
 (lessons SP-06), for a clone, a linked worktree, a submodule, and a root that is only a part of a repository.
 Files are made below ``<state>/roots/<key>/git/`` and made again only when HEAD, tags, index or configuration changed;
@@ -148,7 +148,7 @@ class _Unit:
         paths += [os.path.join(config_home, "git", name) for name in ("config", "ignore")]
         if head.startswith(b"ref: "):
             paths.append(os.path.join(common, os.fsdecode(head[5:].strip())))
-        trees = [("refs/tags", True)] + ([("refs", True), ("objects", False)] if self._full else [])
+        trees = [("refs", True)] + ([("objects", False)] if self._full else [])
         for tree, files_too in trees:
             for directory, _, names in os.walk(os.path.join(common, tree)):
                 paths.append(directory)
@@ -172,11 +172,10 @@ class _Unit:
         branch = self._git("symbolic-ref", "-q", "HEAD", ok=(0, 1)).strip()
         form = self._git("rev-parse", "--show-object-format").strip().decode("ascii")
         self._put("HEAD", b"ref: " + branch + b"\n" if branch else head.encode() + b"\n")
-        refs = [(branch, head.encode(), b"")] if branch and head else []
+        refs: list[tuple[bytes, bytes, bytes]] = []
         cut: set[str] = set()
         if head:
-            wanted, cut, tags = self._wanted(head)
-            refs += tags
+            wanted, cut, refs = self._wanted(head)
             self._pack(wanted)
         lines = [b"# pack-refs with: peeled fully-peeled sorted \n"]
         for ref, oid, peeled in sorted(refs):
@@ -191,7 +190,7 @@ class _Unit:
         return list(_described(self._files))
 
     def _wanted(self, head: str) -> tuple[set[str], set[str], list[tuple[bytes, bytes, bytes]]]:
-        """(objects, commits that end a cut history, tags as name, object, commit) of HEAD."""
+        """(objects, commits that end a cut history, refs as name, object, tagged commit) of HEAD."""
         rows = self._git("rev-list", "--parents", f"--max-count={_MAX_COMMITS}", head).decode("ascii").split("\n")
         parents = {row.split(" ", 1)[0]: row.split(" ")[1:] for row in rows if row}
         cut = {oid for oid, above in parents.items() if any(p not in parents for p in above)}
@@ -202,9 +201,11 @@ class _Unit:
         for row in self._git("ls-tree", "-rdz", "--full-tree", head).split(b"\0"):
             if row[7:11] == b"tree":
                 wanted.add(row[12:].split(b"\t", 1)[0].decode("ascii"))
-        tags: list[tuple[bytes, bytes, bytes]] = []
+        refs: list[tuple[bytes, bytes, bytes]] = []
         form = "%(objecttype) %(*objecttype) %(objectname) %(*objectname) %(refname)"
-        for line in self._git("for-each-ref", f"--format={form}", "refs/tags").split(b"\n"):
+        for line in self._git("for-each-ref", f"--format={form}", "refs/tags", "refs/heads", "refs/remotes").split(
+            b"\n"
+        ):
             if not line:
                 continue
             kind, inner, oid, peeled, name = line.split(b" ", 4)
@@ -213,8 +214,8 @@ class _Unit:
                 continue  # not on HEAD's history, so it names nothing in the job
             if kind == b"tag":
                 wanted.add(oid.decode("ascii"))
-            tags.append((name, oid, peeled if kind == b"tag" else b""))
-        return wanted, cut, tags
+            refs.append((name, oid, peeled if kind == b"tag" else b""))
+        return wanted, cut, refs
 
     def _pack(self, wanted: set[str]) -> None:
         """Put what no pack holds yet into a further pack: after one commit, a few objects travel, not the history."""
@@ -232,7 +233,11 @@ class _Unit:
             return
         with tempfile.TemporaryDirectory(prefix=".pack-", dir=self._store) as directory:
             words = ("pack-objects", "-q", "--threads=1", "--delta-base-offset", "--missing=allow-any")
-            self._git(*words, os.path.join(directory, "pack"), given="".join(f"{oid}\n" for oid in missing).encode())
+            # git's temporary files go where its objects are; those of the repository are only borrowed.
+            lent = os.path.join(self._checkout.common_dir, "objects").replace("\\", "\\\\").replace('"', '\\"')
+            env = {"GIT_OBJECT_DIRECTORY": directory, "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{lent}"'}
+            given = "".join(f"{oid}\n" for oid in missing).encode()
+            self._git(*words, os.path.join(directory, "pack"), given=given, env=env)
             for name in sorted(os.listdir(directory), key=lambda n: n.endswith(".idx")):  # the index comes last
                 if name.endswith((".pack", ".idx")):
                     os.replace(os.path.join(directory, name), os.path.join(packs, name))

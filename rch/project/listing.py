@@ -84,7 +84,8 @@ def _git_view(checkout: Checkout, directory: str, prefix: str) -> _GitView:
     ignored = ("ls-files", "-oiz", "--exclude-standard", "--directory")
     try:
         with started(checkout, listing, cwd=directory) as first, started(checkout, ignored, cwd=directory) as second:
-            ignored_names = finished(second).decode("utf-8", "surrogateescape")
+            ignored_names = finished(second).decode("utf-8", "surrogateescape").split("\0")
+            ignored_dirs = _matched_dirs(checkout, directory, [row[:-1] for row in ignored_names if row.endswith("/")])
             names = finished(first).decode("utf-8", "surrogateescape")
     except GitFailed as error:
         raise NotOffloadable(
@@ -96,8 +97,32 @@ def _git_view(checkout: Checkout, directory: str, prefix: str) -> _GitView:
             view.untracked.add(prefix + row[2:])
         elif row:
             view.tracked.add(prefix + row[2:])
-    view.ignored_dirs = {prefix + row[:-1] for row in ignored_names.split("\0") if row.endswith("/")}
+    view.ignored_dirs = {prefix + path for path in ignored_dirs}
     return view
+
+
+def _matched_dirs(checkout: Checkout, directory: str, paths: list[str]) -> list[str]:
+    """Directories that a pattern of git matches, at or below *paths* (relative to *directory*).
+
+    git also folds a directory up whose files are all ignored one by one; that one exists here, and a job may want to
+    write into it.
+    """
+    matched: list[str] = []
+    while paths:
+        given = b"".join(os.fsencode(path) + b"/\0" for path in paths)
+        said = run_git(checkout, ("check-ignore", "-z", "--stdin"), cwd=directory, given=given, ok=(0, 1))
+        hits = {os.fsdecode(row).rstrip("/") for row in said.split(b"\0") if row}
+        matched += hits
+        paths = [below for path in paths if path not in hits for below in _directories_in(directory, path)]
+    return matched
+
+
+def _directories_in(top: str, path: str) -> list[str]:
+    try:
+        with os.scandir(os.path.join(top, path)) as entries:
+            return [f"{path}/{entry.name}" for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
 
 
 class _Mode(enum.Enum):
