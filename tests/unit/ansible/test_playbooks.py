@@ -88,7 +88,6 @@ class TestTheWorkstation:
         assert {path.name: oct(path.stat().st_mode & 0o777) for path in state.iterdir()} == {
             "build": "0o700",
             "client-id": "0o600",
-            "facts": "0o700",
             "registry.json": "0o600",
             "ssh": "0o700",
         }
