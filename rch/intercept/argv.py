@@ -139,11 +139,11 @@ def classify_argv(
     words = [word if UNKNOWN not in word else word.replace(UNKNOWN, "�") for word in argv]
     judged = judge_words(words, cwd, policy, env=env, aliases=aliases)
     text = shlex.join(words[judged.at :])
-    before = len(shlex.join(words[: judged.at]).encode("utf-8", "surrogateescape"))
+    before = _size(shlex.join(words[: judged.at]))
     start = before + 1 if judged.at else 0
     return Segment(
         start=start,
-        end=start + len(text.encode("utf-8", "surrogateescape")),
+        end=start + _size(text),
         text=text,
         verdict=judged.verdict,
         kind=judged.kind,
@@ -153,6 +153,14 @@ def classify_argv(
         detail=judged.detail,
         argv=tuple(argv[judged.at :]),
     )
+
+
+def _size(text: str) -> int:
+    """Bytes of *text*, whatever stands in it."""
+    try:
+        return len(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return len(text.encode("utf-8", "surrogatepass"))
 
 
 def _confidence(kind: Kind, words: Sequence[str]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rch.intercept.decision import Kind, Products
-from rch.toolchains.option import UNKNOWN, Options, positive_int, word_set
+from rch.toolchains.option import UNKNOWN, Options, Reading, positive_int, word_set
 from rch.toolchains.rule import (
     Build,
     Call,
@@ -227,6 +227,19 @@ def cores(argv: Sequence[str], _kind: Kind) -> int | None:
     if "nextest" in words[:4]:
         return positive_int(_COMMON.plus(valued="--build-jobs").read(words).values("--build-jobs"))
     return positive_int(_COMMON.read(words).values("-j", "--jobs"))
+
+
+def options_of(argv: Sequence[str]) -> Reading | None:
+    """What a sub-command's words say, aliases already expanded; None for a command rch does not send out."""
+    leading = _GLOBAL.read(argv[1 + (len(argv) > 1 and argv[1].startswith("+")) :])
+    if leading.unknown or not leading.operands:
+        return None
+    name, *rest = leading.operands
+    name = _SHORT.get(name, name)
+    if name not in _TABLES:
+        return None
+    reading = _TABLES[name].read(rest[1:] if name == "nextest" else rest)
+    return Reading((*leading.options, *reading.options), reading.operands, reading.rest, reading.unknown)
 
 
 def targets(argv: Sequence[str]) -> tuple[str, ...]:

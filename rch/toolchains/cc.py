@@ -90,6 +90,12 @@ def judge(call: Call) -> Judgement:
     return Build(CHECK if "syntax-only" in reading.values("-f") else COMPILE)
 
 
+def sources(argv: Sequence[str]) -> tuple[str, ...]:
+    """The source files that *argv* names."""
+    reading = _OPTIONS.read(argv[1:])
+    return tuple(file for file in (*reading.operands, *(reading.rest or ())) if file.endswith(SOURCES))
+
+
 def _cores(_argv: Sequence[str], _kind: Kind) -> int:
     return 1
 

@@ -46,6 +46,12 @@ def judge(call: Call) -> Judgement:
     return first_outside(call, reading.values("-o", "--out-dir")) or Build(COMPILE)
 
 
+def sources(argv: Sequence[str]) -> tuple[str, ...]:
+    """The source files that *argv* names."""
+    reading = _OPTIONS.read([word for word in argv[1:] if not word.startswith("+")])
+    return tuple(file for file in (*reading.operands, *(reading.rest or ())) if file.endswith(".rs"))
+
+
 def targets(argv: Sequence[str]) -> tuple[str, ...]:
     """The values of ``--target``; for :func:`rch.toolchains.rust_targets`."""
     return _OPTIONS.read(argv[1:]).values("--target")
