@@ -119,7 +119,7 @@ class EmbeddedWorker:
         log = os.path.join(self.directory, "sshd.log")
         _make_run_sshd()
         started = time.monotonic()
-        subprocess.run(
+        done = subprocess.run(
             [program("sshd"), "-f", config, "-E", log],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -127,7 +127,7 @@ class EmbeddedWorker:
             check=False,
         )
         while not self.answers():
-            if time.monotonic() - started > UP_TIMEOUT_S or self._failed_to_bind(log):
+            if done.returncode != 0 or time.monotonic() - started > UP_TIMEOUT_S:
                 message = f"the sshd of {self.name} does not answer on port {self.port}: {_last_line(log)}"
                 raise Unreachable(message, host=self.name, hint=f"read {log}")
             time.sleep(0.02)
@@ -197,9 +197,6 @@ class EmbeddedWorker:
         return subprocess.run(
             self.ssh_command(*words), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
         )
-
-    def _failed_to_bind(self, log: str) -> bool:
-        return "Cannot bind any address" in _text(log)
 
 
 class EmbeddedLab:
@@ -349,7 +346,8 @@ class EmbeddedLab:
             except Unreachable:
                 worker.unplug()
                 del self.workers[name]
-                if attempt == 9 or not worker._failed_to_bind(os.path.join(worker.directory, "sshd.log")):  # noqa: SLF001  # one module
+                taken = "Cannot bind any address" in _text(os.path.join(worker.directory, "sshd.log"))
+                if attempt == 9 or not taken:
                     raise
                 continue
             kind, key = _text(os.path.join(worker.keys, "host.pub")).split()[:2]

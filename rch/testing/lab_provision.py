@@ -87,6 +87,7 @@ def provision(
     """
     home = os.path.join(scratch, "ansible")
     control = os.path.join(home, "cp")
+    os.makedirs(home, mode=0o700, exist_ok=True)
     own_control = len(os.fsencode(control)) > CONTROL_PATH_ROOM
     if own_control:
         control = tempfile.mkdtemp(prefix="rch-cp-")
