@@ -58,6 +58,8 @@ def checkout_at(top: str) -> Checkout | None:
         return None
     common = _first_line(os.path.join(git_dir, "commondir"))
     common_dir = os.path.normpath(os.path.join(git_dir, common)) if common else git_dir
+    if not all(os.path.isdir(os.path.join(common_dir, name)) for name in ("objects", "refs")):
+        return None  # git does not take it for a repository either
     return Checkout(AbsPath(os.path.realpath(top)), AbsPath(git_dir), AbsPath(common_dir))
 
 

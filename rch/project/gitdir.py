@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rch.errors import NotOffloadable
-from rch.paths import AbsPath, RelPath
+from rch.paths import AbsPath, RelPath, is_below
 from rch.project._git import Checkout, GitFailed, checkout_above, checkout_at, run_git
 from rch.project._gitindex import OddIndex, portable_index
 from rch.project.model import Root
@@ -60,7 +60,10 @@ def git_overlay(root: Root, policy: str, state_dir: AbsPath, checkouts: Sequence
     overlay = Overlay({}, {})
     if policy == "none":
         return overlay
-    units: list[tuple[str, Checkout | None]] = [("", checkout_above(root.real))]
+    around = checkout_above(root.real)
+    if around is not None and is_below(os.path.realpath(os.path.expanduser("~")), around.top) and around.top != root.real:
+        around = None  # somebody's dot files: their names are no worker's business
+    units: list[tuple[str, Checkout | None]] = [("", around)]
     units += [(path, checkout_at(os.path.join(root.real, path))) for path in checkouts]
     for path, checkout in units:
         if checkout is None:
@@ -203,9 +206,9 @@ class _Unit:
                 wanted.add(row[12:].split(b"\t", 1)[0].decode("ascii"))
         refs: list[tuple[bytes, bytes, bytes]] = []
         form = "%(objecttype) %(*objecttype) %(objectname) %(*objectname) %(refname)"
-        for line in self._git("for-each-ref", f"--format={form}", "refs/tags", "refs/heads", "refs/remotes").split(
-            b"\n"
-        ):
+        named = self._git("for-each-ref", f"--format={form}", "refs/tags", "refs/heads", "refs/remotes")
+        for line in named.split(b"
+"):
             if not line:
                 continue
             kind, inner, oid, peeled, name = line.split(b" ", 4)

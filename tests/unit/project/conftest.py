@@ -33,7 +33,11 @@ class Tree:
 
     def git(self, *words: str, cwd: Path | None = None, given: bytes | None = None) -> str:
         done = subprocess.run(
-            ["git", "-c", "protocol.file.allow=always", *words], cwd=cwd or self.path, capture_output=True, input=given
+            ["git", "-c", "protocol.file.allow=always", *words],
+            cwd=cwd or self.path,
+            capture_output=True,
+            input=given,
+            check=False,
         )
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode("utf-8", "surrogateescape").strip()

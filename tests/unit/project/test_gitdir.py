@@ -68,7 +68,7 @@ def ask(directory: Path, home: Path, words: tuple[str, ...]) -> tuple[int, str, 
         "LC_ALL": "C",
         "GIT_CEILING_DIRECTORIES": str(directory.parent.parent),
     }
-    done = subprocess.run(["git", *words], cwd=directory, env=env, capture_output=True, text=True)
+    done = subprocess.run(["git", *words], cwd=directory, env=env, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -30,6 +30,7 @@ def git_says(top: Path, lines: list[str], paths: list[str]) -> set[str]:
         cwd=top,
         input=given,
         capture_output=True,
+        check=False,
     )
     assert done.returncode in (0, 1), done.stderr
     return {os.fsdecode(path) for path in done.stdout.split(b"\0") if path}

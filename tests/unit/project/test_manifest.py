@@ -380,7 +380,7 @@ class TestTheDigest:
         seen = {first}
         for change in (
             lambda: (tree.path / "a").rename(tree.path / "c"),
-            lambda: (tree.path / "b").unlink(),
+            (tree.path / "b").unlink,
             lambda: (tree.path / "c").chmod(0o755),
             lambda: tree.write("c", "3"),
             lambda: ((tree.path / "c").unlink(), os.symlink("x", tree.path / "c")),

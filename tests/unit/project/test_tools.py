@@ -1,0 +1,116 @@
+"""Toolchain identities, compared with rustup's own choice, and never started from where a caller may write."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from rch.errors import NotOffloadable
+from rch.project import identify_tools
+from rch.project import programs as programs_module
+
+REAL_HOME = os.path.expanduser("~root") if os.geteuid() == 0 else os.path.expanduser("~")
+RUSTUP = Path(REAL_HOME) / ".rustup"
+CARGO_BIN = Path(REAL_HOME) / ".cargo/bin"
+needs_rustup = pytest.mark.skipif(
+    not (RUSTUP / "settings.toml").exists(), reason="needs rustup with two toolchains: CI and dev machines"
+)
+
+
+def real_env(**more: str) -> dict[str, str]:
+    return {"PATH": f"{CARGO_BIN}:/usr/bin:/bin", "HOME": REAL_HOME, "RUSTUP_AUTO_INSTALL": "0", **more}
+
+
+def rustc_says(cwd: Path, env: dict[str, str], *words: str) -> str:
+    return subprocess.run(
+        [str(CARGO_BIN / "rustc"), *words, "-vV"], cwd=cwd, env=env, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+@needs_rustup
+class TestRust:
+    LAYOUTS: ClassVar = {
+        "file in a parent": ({"rust-toolchain": "nightly\n"}, {}, ""),
+        "toml": ({"rust-toolchain.toml": '[toolchain]\nchannel = "nightly"\n'}, {}, ""),
+        "toml in the old name": ({"rust-toolchain": '[toolchain]\nchannel = "nightly"\n'}, {}, ""),
+        "plus": ({"rust-toolchain": "stable\n"}, {}, "nightly"),
+        "variable": ({"rust-toolchain": "stable\n"}, {"RUSTUP_TOOLCHAIN": "nightly"}, ""),
+        "default": ({}, {}, ""),
+        "nearest": ({"rust-toolchain": "stable\n", "a/rust-toolchain": "nightly\n"}, {}, ""),
+        "full name": ({"rust-toolchain": "nightly-x86_64-unknown-linux-gnu\n"}, {}, ""),
+        "both files": (
+            {"rust-toolchain": "nightly\n", "rust-toolchain.toml": '[toolchain]\nchannel = "stable"\n'},
+            {},
+            "",
+        ),
+    }
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_te_01_is_resolved_as_rustup_does(self, tree, layout):
+        files, more, toolchain = self.LAYOUTS[layout]
+        for name, content in files.items():
+            tree.write(name, content)
+        cwd = tree.path / "a/b"
+        cwd.mkdir(parents=True)
+        env = real_env(**more)
+        (found,) = identify_tools(("rust",), str(cwd), env, toolchain=toolchain)
+        assert found.identity == rustc_says(cwd, env, *([f"+{toolchain}"] if toolchain else []))
+        assert found.shown.startswith("rustc ")
+        assert str(CARGO_BIN) in found.binds and str(RUSTUP / "settings.toml") in found.binds
+
+    def test_te_01_an_override_of_a_directory_wins_over_its_file(self, tree, tmp_path, monkeypatch):
+        monkeypatch.setattr(programs_module, "_TEMPORARY", ())  # where this test has to put its rustup
+        home = tmp_path / "rustup"
+        home.mkdir()
+        (home / "toolchains").symlink_to(RUSTUP / "toolchains")
+        cwd = tree.path / "a"
+        cwd.mkdir()
+        tree.write("rust-toolchain", "stable\n")
+        host = "x86_64-unknown-linux-gnu"
+        (home / "settings.toml").write_text(
+            f'version = "12"\ndefault_toolchain = "stable-{host}"\n[overrides]\n"{tree.real}" = "nightly-{host}"\n'
+        )
+        env = real_env(RUSTUP_HOME=str(home))
+        (found,) = identify_tools(("rust",), str(cwd), env)
+        assert found.identity == rustc_says(cwd, env)
+        assert "nightly" in found.identity
+
+    def test_a_warm_call_starts_no_process(self, tree, monkeypatch):
+        identify_tools(("rust",), str(tree.path), real_env())
+        monkeypatch.setattr(programs_module.subprocess, "run", lambda *a, **k: pytest.fail("started a process"))
+        identify_tools(("rust",), str(tree.path), real_env())
+
+    @pytest.mark.parametrize("channel", ['path = "tc"', 'channel = "/somewhere/tc"', 'channel = "1.2.3"'])
+    def test_se_08_a_toolchain_that_the_repository_brings_is_never_started(self, tree, channel, tmp_path):
+        trap = tree.write("tc/bin/rustc", f"#!/bin/sh\ntouch {tmp_path}/sprung\necho rustc\n")
+        trap.chmod(0o755)
+        tree.write("rust-toolchain.toml", f"[toolchain]\n{channel}\n")
+        with pytest.raises(NotOffloadable) as caught:
+            identify_tools(("rust",), str(tree.path), real_env())
+        assert caught.value.code == "toolchain-mismatch"
+        assert not (tmp_path / "sprung").exists()
+
+
+class TestPrograms:
+    @pytest.mark.parametrize(("tool", "program"), [("rust", "rustc"), ("go", "go"), ("node", "node")])
+    def test_se_08_from_a_place_the_caller_may_write_are_never_started(self, tree, tmp_path, tool, program):
+        trap = tree.write(f"bin/{program}", f"#!/bin/sh\ntouch {tmp_path}/sprung\necho {program}\n")
+        trap.chmod(0o755)
+        env = {"PATH": f"{tree.path}/bin:/usr/bin:/bin", "HOME": str(tmp_path / "home")}
+        with pytest.raises(NotOffloadable) as caught:
+            identify_tools((tool,), str(tree.path), env, writable=[str(tree.real)])
+        assert caught.value.code == "toolchain-mismatch" and f"bin/{program}" in caught.value.message
+        assert not (tmp_path / "sprung").exists()
+
+    @pytest.mark.parametrize("tool", ["rust", "go", "node"])
+    def test_that_are_not_here_are_named(self, tree, tool):
+        with pytest.raises(NotOffloadable) as caught:
+            identify_tools((tool,), str(tree.path), {"PATH": "/nowhere", "HOME": "/nowhere"})
+        assert caught.value.code == "capability-missing"
+
+    def test_te_02_a_kind_without_tools_asks_nobody(self, tree):
+        assert identify_tools((), str(tree.path), {"PATH": "/nowhere"}) == ()
