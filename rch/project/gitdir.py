@@ -61,7 +61,8 @@ def git_overlay(root: Root, policy: str, state_dir: AbsPath, checkouts: Sequence
     if policy == "none":
         return overlay
     around = checkout_above(root.real)
-    if around is not None and is_below(os.path.realpath(os.path.expanduser("~")), around.top) and around.top != root.real:
+    home = os.path.realpath(os.path.expanduser("~"))
+    if around is not None and around.top != root.real and is_below(home, around.top):
         around = None  # somebody's dot files: their names are no worker's business
     units: list[tuple[str, Checkout | None]] = [("", around)]
     units += [(path, checkout_at(os.path.join(root.real, path))) for path in checkouts]
@@ -207,8 +208,7 @@ class _Unit:
         refs: list[tuple[bytes, bytes, bytes]] = []
         form = "%(objecttype) %(*objecttype) %(objectname) %(*objectname) %(refname)"
         named = self._git("for-each-ref", f"--format={form}", "refs/tags", "refs/heads", "refs/remotes")
-        for line in named.split(b"
-"):
+        for line in named.split(b"\n"):
             if not line:
                 continue
             kind, inner, oid, peeled, name = line.split(b" ", 4)
