@@ -126,8 +126,15 @@ def program_name(word: str) -> str:
     return word
 
 
+_BARE = Unwrapped(0)
+
+
 def unwrap(words: Sequence[str]) -> Unwrapped:
     """Look through the wrappers at the beginning of *words*."""
+    if words:
+        first = program_name(words[0])
+        if first not in _RULES and first not in KEEPING_WRAPPERS:
+            return _BARE
     at = 0
     names: list[str] = []
     assignments: dict[str, str] = {}

@@ -101,7 +101,7 @@ class TestAnyGeneratedLine:
             assert decision.rewritten == line
             return
         assert not after.trouble
-        plain = [[w.text for w in command.words if True] for command in before.commands]
+        plain = [[word.text for word in command.words] for command in before.commands]
         shown = []
         for command in after.commands:
             words = [word.text for word in command.words]
@@ -134,6 +134,37 @@ class TestALineWithoutBuildWords:
         for structure in ("transparent", "strict"):
             decision = decide(line, CWD, Policy(structure=structure))
             assert (decision.rewritten, decision.verdict) == (line, Verdict.LOCAL)
+
+
+class TestALineOfBareWords:
+    @settings(max_examples=300, deadline=None)
+    @given(
+        st.lists(
+            st.one_of(
+                st.sampled_from(
+                    ["make", "cargo", "build", "-j4", "time", "ls", "coproc", "2", "src/a.c", "gcc", "env"]
+                ),
+                st.text(alphabet=string.ascii_letters + string.digits + "_./:@,+-", min_size=1, max_size=6),
+            ),
+            min_size=1,
+            max_size=6,
+        )
+    )
+    def test_reads_the_same_with_and_without_the_grammar(self, words: list[str]) -> None:
+        line = " ".join(words)
+        bare, parsed = read_line(line.encode()), read_line(line.encode() + b" #")  # a comment needs the grammar
+        if bare.trouble:
+            assert parsed.trouble
+        if parsed.trouble:
+            return  # the grammar does not know "1@"; bash does
+        shown = [
+            [
+                ([(word.text, word.start, word.end) for word in one.words], one.doubt, one.plain, one.assignments)
+                for one in found.commands
+            ]
+            for found in (bare, parsed)
+        ]
+        assert shown[0] == shown[1]
 
 
 class TestAnyInput:
