@@ -44,16 +44,17 @@ def shown(facts: Mapping[str, Any]) -> dict[str, str]:
 
 def binds(facts: Mapping[str, Any], tool: str, identity: str) -> dict[str, str]:
     """Path at the workstation -> path on the worker, for one toolchain; empty where the paths are the same."""
+    found: dict[str, str] = {}
     for name, row in _entries(facts):
-        if name == tool and row["identity"] == identity:
-            table = row.get("binds")
-            if isinstance(table, Mapping):
-                return {
-                    k: v
-                    for k, v in table.items()
-                    if isinstance(k, str) and isinstance(v, str) and k.startswith("/") and v.startswith("/")
-                }
-    return {}
+        table = row.get("binds")
+        # Several workstations may have brought the same compiler, each under paths of its own.
+        if name == tool and row["identity"] == identity and isinstance(table, Mapping):
+            found.update(
+                (k, v)
+                for k, v in table.items()
+                if isinstance(k, str) and isinstance(v, str) and k.startswith("/") and v.startswith("/")
+            )
+    return found
 
 
 def worker_class(facts: Mapping[str, Any]) -> str:
