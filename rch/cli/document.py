@@ -8,7 +8,8 @@ import click
 
 from rch.cli.main import rch
 
-WIDTH = 100
+WIDTH = 98
+"""Columns: what click gives to help on a terminal of 100."""
 
 _HEAD = """\
 # Command line

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from rch import __version__
-from rch.cli.command import RchGroup
+from rch.cli.command import RchCommand, RchGroup
 from rch.cli.terminal import printable
 from rch.errors import RchError, UsageError
 
@@ -49,7 +49,7 @@ def rch() -> None:
     """Run builds and tests on a fleet of workers, as if they had run here."""
 
 
-@click.command("help")
+@click.command("help", cls=RchCommand)
 @click.argument("command", nargs=-1)
 @click.pass_context
 def help_(context: click.Context, command: tuple[str, ...]) -> None:
@@ -100,6 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    status = rch.main(args=argv, prog_name="rch", standalone_mode=False)
+    if "_RCH_COMPLETE" in os.environ:  # a shell asks for completions
+        rch.main(args=argv, prog_name="rch")
+    # Not rch.main(): that one answers a broken pipe with exit status 1.
+    with rch.make_context("rch", argv) as context:
+        status = rch.invoke(context)
     sys.stdout.flush()
     return status if isinstance(status, int) else 0

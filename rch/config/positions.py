@@ -29,8 +29,8 @@ def key_lines(text: str) -> Mapping[tuple[str, ...], int]:
     lines: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     at, line, counted = 0, 1, 0
-    # Brackets and braces that are open, innermost last: "[" or the path that keys of an inline table are below.
-    opened: list[tuple[str, ...] | None] = []
+    # What is open, innermost last: the bracket, and the path that the value behind it belongs to.
+    opened: list[tuple[str, tuple[str, ...]]] = []
     expect_key = True
 
     def skip(pattern: re.Pattern[str]) -> bool:
@@ -75,26 +75,23 @@ def key_lines(text: str) -> Mapping[tuple[str, ...], int]:
                 at += 1
                 expect_key = False
                 continue
-            below = table if not opened else opened[-1]
             start = at
-            value_path = keys(below or ())
+            value_path = keys(opened[-1][1] if opened else table)
             at = text.find("=", at) + 1
             if at <= start:
                 return lines  # not TOML after all
             expect_key = False
-        elif character == "[":
-            opened.append(None)
-            at += 1
-        elif character == "{":
-            opened.append(value_path)
-            expect_key = True
+        elif character in "[{":
+            # An element of an array belongs to the array's key, whatever keys came up inside the elements before it.
+            opened.append((character, opened[-1][1] if opened and opened[-1][0] == "[" else value_path))
+            expect_key = character == "{"
             at += 1
         elif character in "]}":
             if opened:
                 opened.pop()
             at += 1
         elif character == ",":
-            expect_key = bool(opened) and opened[-1] is not None
+            expect_key = bool(opened) and opened[-1][0] == "{"
             at += 1
         elif not skip(_STRING) and not skip(_SCALAR):
             at += 1

@@ -33,7 +33,10 @@ EDGES: dict[str, set[str]] = {
         "client", "config", "execute", "fleet", "intercept", "offload", "order", "project", "schedule",
         "toolchains", "transfer", "worker",
     },
-    "cli": {"client", "config", "execute", "fleet", "intercept", "order", "project", "schedule", "worker", "agents", "shims"},
+    "cli": {
+        "client", "config", "execute", "fleet", "intercept", "order", "project", "schedule", "worker", "agents", "shims",
+        "daemon",  # rch doctor probes workers by the same code where rchd does not run
+    },
     "worker": set(),
     "testing": {"worker", "execute", "fleet", "project", "order"},
     "__main__": {"client", "cli"},
