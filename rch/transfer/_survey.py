@@ -144,7 +144,7 @@ class _Surveyor:
             return None
         expected = placing.expected
         # what was added to it here meanwhile must stay visible to whoever compares its time
-        if now is None or expected is None or expected.mtime_ns == now.mtime_ns:
+        if now is None or expected is None or (expected.mtime_ns, expected.mode) == (now.mtime_ns, now.mode):
             finishing[entry.path] = _step("finish", entry, build, None)
         if now is not None:
             return None

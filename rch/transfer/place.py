@@ -13,6 +13,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from rch.errors import DiskFull, TransferFault
@@ -231,11 +232,13 @@ def _run(journal: Journal, tree: Beneath, hook: Hook, known: Sequence[Conflict] 
     removed: list[RelPath] = []
     conflicts = list(known)
     skipped: set[str] = set()
+    # after a crash: a directory lies already where a file had to go first
+    replaced = {s.path for s in journal.steps if s.op == "mkdir" and _is_directory(tree, s.path)}
     areas = [_area_fd(path, tree) for path in journal.areas]
     try:
         for number, step in enumerate(journal.steps):
             hook(f"step {number}")
-            if any(_is_above(path, step.path) for path in skipped):
+            if any(_is_above(path, step.path) for path in skipped) or (step.op == "remove" and step.path in replaced):
                 continue
             try:
                 done = _take(step, tree, areas)
@@ -280,7 +283,12 @@ def _take(step: Step, tree: Beneath, areas: Sequence[int | None]) -> bool:
 
 
 def _act(step: Step, tree: Beneath, areas: Sequence[int | None]) -> bool:
-    fd, name = tree.parent(step.path)
+    try:
+        fd, name = tree.parent(step.path)
+    except Blocked:
+        if step.op in ("remove", "rmdir"):
+            return True  # gone, with the directory that held it
+        raise
     now = _stamp_at(fd, name)
     if step.op == "remove":
         if now is None:
@@ -371,6 +379,11 @@ def _finish(step: Step, tree: Beneath) -> bool:
 
 def _is_set(step: Step, now: Stamp) -> bool:
     return (now.type, now.size, now.mtime_ns) == (step.type, step.size, step.mtime_ns)
+
+
+def _is_directory(tree: Beneath, path: str) -> bool:
+    status = tree.lstat(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def _is_above(path: str, below: str) -> bool:

@@ -68,7 +68,11 @@ def checked_path(path: Any, host: str) -> RelPath:
 
 
 def checked_entries(rows: Any, host: str) -> tuple[Entry, ...]:
-    """Decode a list of entries: each path once, hard-linked sets equal in everything. Raises HostileAnswer."""
+    """Decode a list of entries: each path once, hard-linked sets of one content. Raises HostileAnswer.
+
+    The names of one file may come with different times, because a source that was bumped (PM-05) keeps its pusher's
+    time and a name that a job gave it has the real one. One file has one time: the older, so that no bump comes back.
+    """
     if not isinstance(rows, list) or len(rows) > MAX_PATHS:
         raise _hostile(host, "an answer without a proper list of paths", "")
     entries = tuple(checked_entry(row, host) for row in rows)
@@ -80,9 +84,13 @@ def checked_entries(rows: Any, host: str) -> tuple[Entry, ...]:
         seen.add(entry.path)
         if entry.group is not None:
             first = groups.setdefault(entry.group, entry)
-            if first[1:] != entry[1:]:
+            if not first.same_content(entry):
                 raise _hostile(host, "names of one hard-linked file differ", entry.path)
-    return entries
+            if entry.mtime_ns < first.mtime_ns:
+                groups[entry.group] = entry
+    if not groups:
+        return entries
+    return tuple(e if e.group is None else e._replace(mtime_ns=groups[e.group].mtime_ns) for e in entries)
 
 
 def check_tree(entries: Mapping[str, Entry], host: str) -> None:
