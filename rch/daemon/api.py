@@ -45,8 +45,7 @@ def make_app(rchd: Rchd) -> web.Application:
     post("/v1/jobs/{id}/signal", lambda r, b: rchd.signal_job(r.match_info["id"], str(b.get("signal", "cancel"))))
     post("/v1/jobs/{id}/fetch", lambda r, _: rchd.fetch_job(r.match_info["id"]))
     post("/v1/workers/{name}/probe", lambda r, _: rchd.probe(r.match_info["name"]))
-    for verb in ("drain", "enable", "disable"):
-        post(f"/v1/workers/{{name}}/{verb}", lambda r, _, v=verb: rchd.switch(r.match_info["name"], v))
+    post("/v1/workers/{name}/{verb:drain|enable|disable}", lambda r, _: rchd.switch(**r.match_info))
     post("/v1/refresh", lambda _, __: rchd.refresh())
     app.router.add_post("/v1/stop", stop(rchd))
     app.router.add_get("/v1/jobs/{id}/log", job_log(rchd))

@@ -9,7 +9,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -44,6 +44,7 @@ from rch.offload import offload, see_through, tell
 from rch.order import Order, parse_order
 from rch.paths import AbsPath, RelPath
 from rch.project import (
+    BuildState,
     ProjectSettings,
     build_project,
     discover_roots,
@@ -56,17 +57,22 @@ from rch.toolchains import FREE_COMMAND, cores_wanted, kind_named
 from rch.transfer import (
     BuildDir,
     HeldIndex,
-    Here,
     Pushed,
+    PushPlan,
     Returned,
-    Stamp,
+    changed_since,
     check_size,
     exists_here,
     plan_push,
     prepare_part,
     push,
+    recall_push,
+    record_placed,
+    remember_push,
     return_delta,
+    shared_tree_paths,
 )
+from rch.worker.protocol import INLINE_LIMIT
 
 _log = structlog.get_logger("desk")
 
@@ -213,6 +219,7 @@ class Desk:
             client_id=self._client,
             uid=order.uid,
             rehash=order.options.no_cache,
+            also=lambda root: shared_tree_paths(self._places.state, root),
         )
 
     # -- schedule -----------------------------------------------------------------------------------------------
@@ -330,6 +337,8 @@ class Desk:
             self._store.set_root_clock(root.key, lease.member.worker.name, executor.clock_offset_ns(), running.boot_id)
         self._begin(running, caller)
         self._store.put_job(job)
+        for root in project.roots:  # while the job runs: for a restart, and for rch fetch
+            remember_push(self._places.state, job.id, root, pushed[root.key].manifest, pushed[root.key].held)
         caller.say(Frame.ACCEPTED, job=job.id, worker=lease.member.worker.name, kind=kind.name)
         if order.options.verbose:
             caller.note(f"[rch] {running.name}: {lease.slots} slots, {lease.reason}; {shown_push(job)}")
@@ -350,27 +359,27 @@ class Desk:
         """Lock, slots and trees in one round trip where they fit into it; (pushed per root key, the job started)."""
         executor, name = lease.member.executor, lease.member.worker.name
         wait_s = float(config.execution.queue_wait_sec) if config.execution.enable_queueing else 0.0
-        plans = []
-        total = 0
+        plans: list[tuple[Root, HeldIndex, PushPlan, Callable[[str], bool]]] = []
         for root in project.roots:
             held = HeldIndex.load(self._places.state, root.key, name)
-            plan = plan_push(project.manifests[root.key], root, held, exists_here(root))
-            total += plan.size_bytes
-            plans.append((root, held, plan))
-        check_size([plan for _, _, plan in plans], config.max_transfer_mb * 1_000_000)
+            here = exists_here(root)
+            plan = plan_push(project.manifests[root.key], root, held, here)
+            check_size(plan, config.max_transfer_mb * 1_000_000, root)
+            plans.append((root, held, plan, here))
         parts: list[dict[str, Any]] = []
         bodies: list[bytes] = []
-        room = 1 << 20
-        inline = True
-        for root, held, plan in plans:
+        room = INLINE_LIMIT
+        for root, _, plan, _ in plans:
             part, body = prepare_part(plan, project.manifests[root.key], root, room=room)
             room -= len(body)
-            inline = inline and "changes" in part and held.generation is not None
             parts.append(part)
             bodies.append(body)
         fields: dict[str, Any] = {"job": job.id, "slots": lease.slots, "wait_s": wait_s, "roots": parts}
         body = b"".join(bodies)
-        if inline:
+        # The job may start in the same round trip when all of the tree goes along and is still what was scanned.
+        if all("changes" in part for part in parts) and not any(
+            changed_since(project.manifests[root.key], root) for root, _, _, _ in plans
+        ):
             fields["spec"] = spec
             body += spec_body
         job.state = "staging"
@@ -384,20 +393,28 @@ class Desk:
             raise
         rows = answer.fields.get("roots")
         rows = rows if isinstance(rows, dict) else {}
+        started = answer.fields.get("started") is True
         pushed: dict[str, Pushed] = {}
-        for (root, held, _), part in zip(plans, parts, strict=True):
+        for (root, held, plan, here), part in zip(plans, parts, strict=True):
+            row = rows.get(root.key)
             pushed[root.key] = push(
                 executor,
                 job.id,
                 root,
                 project.manifests[root.key],
                 held,
+                plan,
                 part=part,
-                answer=rows.get(root.key, {}),
-                rescan=lambda key=root.key: self.project(order, kind, config).manifests[key],
+                answer=row if isinstance(row, dict) else {},
+                exists_here=here,
+                started=started,
+                rescan=self._rescan(root.key, order, kind, config),
             )
             pushed[root.key].held.save(self._places.state)
-        return pushed, answer.fields.get("started") is True
+        return pushed, started
+
+    def _rescan(self, key: str, order: Order, kind: Kind, config: Config) -> Callable[[], Manifest]:
+        return lambda: self.project(order, kind, config).manifests[key]
 
     def _send_caches(self, member: Member, project: Project) -> None:
         """Registry files that the command needs, this machine has and the worker lacks."""
@@ -458,7 +475,7 @@ class Desk:
 
     def _forward_stdin(self, running: Running, caller: Session) -> None:
         """The caller's stdin to the job, with its end; stops when either is gone."""
-        pending, ended = b"", False
+        pending, ended, total = b"", False, 0
         while not running.ended.is_set():
             if not pending and not ended:
                 pending, ended = caller.take_stdin(256 * 1024, 1.0)
@@ -478,6 +495,9 @@ class Desk:
             accepted = answer.fields.get("accepted")
             taken = accepted if type(accepted) is int and 0 <= accepted <= len(pending) else len(pending)
             pending = pending[taken:]
+            total += taken
+            if taken:
+                caller.stdin_taken(total)
             if ended and not pending:
                 return
             if pending and taken == 0:
@@ -570,28 +590,33 @@ class Desk:
         ) from last
 
     def _return_root(self, running: Running, root: Root, config: Config, policy: BuildDir) -> Returned:
+        state = self._places.state
         if running.pushed is not None:
             manifest, held = running.pushed[root.key].manifest, running.pushed[root.key].held
         else:
-            held = HeldIndex.load(self._places.state, root.key, running.name)
-            manifest = manifest_from(held, root)
-        return return_delta(
+            manifest, held = recall_push(state, running.job.id, root)
+        tree, build = stat_cache(state, root.key), stat_cache(state, root.key, "build")
+        scans: list[BuildState] = []
+
+        def scan() -> BuildState:
+            scans.append(scan_build_dirs(root, build))
+            return scans[-1]
+
+        returned = return_delta(
             running.member.executor,
             running.job.id,
             root,
             manifest,
             held,
-            state_dir=self._places.state,
-            scan=lambda: self._scan(root),
+            state_dir=state,
+            scan=scan,
             policy=policy,
             extra_patterns=tuple(config.artifacts.extra_patterns),
-            machine=os.uname().machine,
         )
-
-    def _scan(self, root: Root) -> dict[str, Here]:
-        """The build directories as they lie here now."""
-        state = scan_build_dirs(root, stat_cache(self._places.state, root.key, "build"))
-        return {path: Here(state[path], Stamp.of(state.status(path))) for path in state}
+        record_placed(returned.placement, root, manifest, tree=tree, build=build)
+        if scans:
+            scans[-1].save()
+        return returned
 
     def _relock(self, running: Running) -> None:
         """Take the roots' locks again after a restart, a lost connection or a time without callers."""
@@ -962,17 +987,6 @@ def key_of(project: Project, order: Order, kind: Kind) -> str:
         order.same_out,
     ]
     return hashlib.blake2b(json.dumps(parts).encode("ascii"), digest_size=16).hexdigest()
-
-
-def manifest_from(held: HeldIndex, root: Root) -> Manifest:
-    """The snapshot of a push, read back from what was recorded of it (after a restart of rchd)."""
-    build = tuple(f"{d}/" for d in root.build_dirs)
-    entries = (
-        {p: e for p, e in held.entries.items() if p in held.shared and not (p + "/").startswith(build)}
-        if build
-        else {p: e for p, e in held.entries.items() if p in held.shared}
-    )
-    return Manifest(entries=entries, digest="", taken_ns=time.time_ns())
 
 
 def root_from(row: Mapping[str, Any]) -> Root:

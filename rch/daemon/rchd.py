@@ -39,6 +39,11 @@ STOP_S = 10.0
 """rchd is gone within this time after a stop; jobs go on (coverage C-13)."""
 
 
+def _set_once(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 class AlreadyRunning(RchError):
     """Another rchd holds the lock of this state directory."""
 
@@ -170,7 +175,7 @@ class Rchd:
         loop = asyncio.get_running_loop()
         connection.setblocking(False)
         readable: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(connection, lambda: readable.done() or readable.set_result(None))
+        loop.add_reader(connection, _set_once, readable)
         try:
             await readable
         finally:

@@ -22,6 +22,9 @@ from rch.paths import AbsPath
 PROOF_S = 5.0
 """A caller answers a request for proof at once; one that does not is not believed."""
 
+HOOK_S = 75.0
+"""The caller ends a hook after 60 s; what it needs to kill its tree comes on top."""
+
 STDIN_BUFFER = 1 << 20
 """Bytes of the caller's stdin held here at most; then the caller is not read, which stops its sender."""
 
@@ -40,6 +43,7 @@ class Session:
         self._stdin_bytes = 0
         self._stdin_ended = False
         self._proofs: dict[str, dict[str, Any]] = {}
+        self._hooks: dict[str, dict[str, Any]] = {}
         self._local_done: dict[str, Any] | None = None
         self.gone = False
         self.cancelled = ""
@@ -103,6 +107,22 @@ class Session:
         if why:
             raise NotOffloadable(f"{root}: {why}", code="path-not-proved")
 
+    def run_hook(self, name: str, command: str, cwd: str) -> str:
+        """Have the caller run a configured command as its own child (coverage A-20); what went wrong, or ""."""
+        self.say(Frame.HOOK, name=name, command=command, cwd=cwd)
+        with self._state:
+            self._state.wait_for(lambda: name in self._hooks or self.gone or bool(self.cancelled), HOOK_S)
+            done = self._hooks.pop(name, None)
+        if done is None:
+            return "the caller did not answer"
+        if done.get("problem"):
+            return str(done["problem"])[:200]
+        return "" if done.get("status") == 0 else f"exit status {done.get('status')}"
+
+    def stdin_taken(self, total: int) -> None:
+        """Tell the caller how much of its stdin the worker has by now."""
+        self.send(Frame.STDIN_TAKEN, total.to_bytes(8, "big"))
+
     def take_stdin(self, limit: int, wait_s: float) -> tuple[bytes, bool]:
         """Some of the caller's stdin and whether it has ended; b"" when none came within *wait_s*."""
         with self._state:
@@ -160,6 +180,8 @@ class Session:
                 self._stdin_ended = True
             elif frame is Frame.PROOF:
                 self._proofs[str(fields.get("root", ""))] = fields
+            elif frame is Frame.HOOK_DONE:
+                self._hooks[str(fields.get("name", ""))] = fields
             elif frame is Frame.LOCAL_DONE:
                 self._local_done = fields
             elif frame is Frame.SIGNAL:
