@@ -297,7 +297,7 @@ class Relay:
         (after,) = wire.LOG_OFFSET.unpack_from(payload)
         chunk = payload[wire.LOG_OFFSET.size :]
         begin = after - len(chunk)
-        if begin > self.offset:
+        if not 0 <= begin <= self.offset:
             raise wire.FrameError(f"the log goes on at {begin}, {self.offset} was expected")
         # After a reconnect some frames may come again; frames are whole, so a boundary is always met.
         skip = self.offset - begin
