@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(SSHD is None, reason="needs sshd, which ./dev se
 @pytest.fixture
 def effective(tmp_path):
     """A function: account -> its settings, as sshd itself says."""
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701  # no HTML
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # no HTML
     environment.filters["comment"] = lambda text: f"# {text}"
     rules = environment.from_string(TEMPLATE.read_text()).render(
         ansible_managed="by Ansible", worker_base_user="rch", worker_base_max_sessions=64

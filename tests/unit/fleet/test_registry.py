@@ -11,6 +11,7 @@ from rch.errors import ConfigError
 from rch.fleet import is_stale, load_registry, read_registry, refresh_if_stale, registry
 from rch.fleet.__main__ import main
 from rch.fleet.record import write_record
+from rch.fleet.variables import VARIABLES
 
 HOSTS = """\
 all:
@@ -191,3 +192,11 @@ class TestTheCommand:
         assert (status, out) == (2, "")
         assert err.startswith("rch: error[ConfigError] ")
         assert len(err.splitlines()) == 1
+
+
+def test_the_example_is_valid_and_shows_every_registry_variable(state):
+    example = Path(__file__).resolve().parents[3] / "examples" / "hosts.yml"
+    workers = load_registry(state, str(example)).workers
+    assert workers["css"].declared.tags == ("heavy", "nvme", "zone:eu-1")
+    assert workers["fmd"].declared.user == "me"
+    assert [name for name in VARIABLES if name.startswith("rch_") and f" {name}:" not in example.read_text()] == []
