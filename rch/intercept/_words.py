@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -28,14 +29,14 @@ class SimpleCommand:
     assignments: the leading ones, values as far as known.
     doubt:       why nothing may be inserted here, or "".
     plain:       ``strict`` may offload it: the whole line, or the first segment before ``&&``.
-    moved:       the line has changed the directory before.
+    moves:       where the line has gone before, one ``cd`` after the other (UNKNOWN where it cannot be said).
     """
 
     words: tuple[Word, ...]
     assignments: Mapping[str, str]
     doubt: str = ""
     plain: bool = False
-    moved: bool = False
+    moves: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def value_of(node: Node, text: Text) -> str:
     if kind == "simple_expansion" and raw(node, text) == "$HOME":
         return "~"
     if kind == "concatenation" or (kind == "command_name" and node.child_count > 1):
-        value = "".join(value_of(child, text) for child in node.children)
-        return UNKNOWN if _braces(node, text) else value
+        bare = "".join(raw(child, text) for child in node.children if child.type == "word")
+        return _expand_braces("".join(value_of(child, text) for child in node.children), bare)
     if kind == "command_name" and node.child_count == 1:
         return value_of(node.children[0], text)
     return UNKNOWN
@@ -94,12 +95,6 @@ def _ansi(letters: str) -> str:
     for escape, meant in (("\\n", "\n"), ("\\t", "\t"), ("\\'", "'"), ('\\"', '"')):
         letters = letters.replace(escape, meant)
     return UNKNOWN if "\\" in letters else letters
-
-
-def _braces(node: Node, text: Text) -> bool:
-    """True for {a,b} and {1..3}: one word that becomes several."""
-    inside = [raw(child, text) for child in node.children if child.type == "word"]
-    return "{" in "".join(inside) and ("," in "".join(inside) or ".." in "".join(inside))
 
 
 def _double_quoted(node: Node, text: Text) -> str:
@@ -118,7 +113,7 @@ def _double_quoted(node: Node, text: Text) -> str:
 
 def _unescape(quoted: str) -> str:
     if "\\" not in quoted:
-        return UNKNOWN if _plain_braces(quoted) else quoted
+        return _expand_braces(quoted, quoted)
     rest = iter(quoted)
     return "".join(
         "" if letter == "\\" and following == "\n" else following if letter == "\\" else letter
@@ -126,8 +121,12 @@ def _unescape(quoted: str) -> str:
     )
 
 
-def _plain_braces(quoted: str) -> bool:
-    return "{" in quoted and "}" in quoted and ("," in quoted or ".." in quoted)
+_BRACES = re.compile(r"\{[^{}]*(?:,|\.\.)[^{}]*\}")
+
+
+def _expand_braces(value: str, written: str) -> str:
+    """{a,b}.c and x{1..3} become several words; what stands around the braces is in each of them."""
+    return _BRACES.sub(UNKNOWN, value) if "{" in written else value
 
 
 def _unescape_quoted(quoted: str) -> str:

@@ -65,7 +65,7 @@ def judge_words(
 
     words: the command's words, wrappers included, leading assignments not; unknown parts as UNKNOWN.
     env:   the caller's environment and the leading assignments; only RCH_ switches are read.
-    moved: the line has changed the directory before this command.
+    moved: the line has changed the directory before this command, and does not say where to.
     """
     unwrapped = unwrap(words)
     at = unwrapped.at

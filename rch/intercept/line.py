@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -103,13 +104,14 @@ def _segment(
     aliases: Mapping[str, tuple[str, ...]],
 ) -> Segment:
     words = [word.text for word in command.words]
+    there, moved = _follow(cwd, command.moves)
     judged = judge_words(
         words,
-        cwd,
+        there,
         policy,
         env={**env, **command.assignments} if command.assignments else env,
         aliases=aliases,
-        moved=command.moved,
+        moved=moved,
     )
     start, end = command.words[judged.at].start, command.words[-1].end
     tier, reason, detail = judged.tier, judged.reason, judged.detail
@@ -135,6 +137,19 @@ def _segment(
         detail=detail,
         argv=tuple(argv) if not any(UNKNOWN in word for word in argv) else (),
     )
+
+
+def _follow(cwd: str, moves: Sequence[str]) -> tuple[str, bool]:
+    """The directory after *moves* as far as the line says it, and whether that is not all."""
+    lost = False
+    for move in moves:
+        if UNKNOWN in move:
+            lost = True
+        elif move.startswith("/"):
+            cwd, lost = move, False
+        else:
+            cwd = posixpath.normpath(posixpath.join(cwd, move))
+    return cwd, lost
 
 
 def _goes_through_rch(verdict: Verdict, reason: str) -> bool:

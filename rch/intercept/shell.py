@@ -23,7 +23,7 @@ from tree_sitter import Language, Node, Parser, Tree
 from rch.intercept._nested import nested_text
 from rch.intercept._words import WORDS, SimpleCommand, Text, Word, raw, value_of, word
 from rch.intercept.wrapper import ASSIGNMENT, program_name, unwrap
-from rch.toolchains.option import word_set
+from rch.toolchains.option import UNKNOWN, word_set
 
 MAX_BYTES = 64 * 1024
 """Longer lines are local without parsing; agents' lines with a whole file in a here-document stay below this."""
@@ -51,7 +51,7 @@ class _Found:
     commands: list[SimpleCommand] = field(default_factory=list)
     defined: set[str] = field(default_factory=set)  # functions and aliases that hide a program
     path_lost: bool = False  # PATH was set without the old one, so "rch" may not be found
-    moved: bool = False
+    moves: tuple[str, ...] = ()
 
 
 def read_line(data: bytes) -> Line:
@@ -130,7 +130,7 @@ def _read(text: Text, found: _Found, shells: int) -> str:
     for node, doubt, behind in _commands(root, found, text):
         if len(found.commands) >= _MAX_COMMANDS:
             return f"the line has more than {_MAX_COMMANDS} commands"
-        command = _command(node, behind, text, doubt=doubt, plain=node == plain, moved=found.moved)
+        command = _command(node, behind, text, doubt=doubt, plain=node == plain, moves=found.moves)
         if command is None:
             continue
         first = command.words[0]
@@ -138,7 +138,7 @@ def _read(text: Text, found: _Found, shells: int) -> str:
             return f"{first.text} stands where a command should"
         nested = nested_text(command, behind, text)
         if nested is not None and shells < _MAX_SHELLS and not command.doubt:
-            inner = _Found(defined=found.defined, moved=found.moved)
+            inner = _Found(defined=found.defined, moves=found.moves)
             if not _read(nested, inner, shells + 1) and inner.commands:
                 found.commands.extend(inner.commands)
                 found.path_lost = found.path_lost or inner.path_lost
@@ -146,10 +146,18 @@ def _read(text: Text, found: _Found, shells: int) -> str:
         found.commands.append(command)
         name = program_name(command.words[0].text)
         if name in ("cd", "pushd", "popd"):
-            found.moved = True
+            found.moves = (*found.moves, _destination(command))
         if name == "alias":
             found.defined.update(word.text.partition("=")[0] for word in command.words[1:])
     return ""
+
+
+def _destination(command: SimpleCommand) -> str:
+    """Where ``cd`` goes, if the line says it."""
+    operands = [word.text for word in command.words[1:] if word.text not in ("-P", "-L", "-e", "--")]
+    if len(operands) != 1 or not operands[0] or operands[0][0] in "-+~" or command.words[0].text == "popd":
+        return UNKNOWN
+    return operands[0]
 
 
 def _commands(root: Node, found: _Found, text: Text) -> Iterator[tuple[Node, str, tuple[Node, ...]]]:
@@ -217,7 +225,7 @@ _NOT_STRICT = frozenset(
 
 
 def _command(
-    node: Node, behind: Sequence[Node], text: Text, *, doubt: str, plain: bool, moved: bool
+    node: Node, behind: Sequence[Node], text: Text, *, doubt: str, plain: bool, moves: tuple[str, ...]
 ) -> SimpleCommand | None:
     """The words of a ``command`` node, those behind its redirections included; None for one without words."""
     words: list[Word] = []
@@ -255,7 +263,7 @@ def _command(
         return None
     if any(word.text in ("{", "(") and word.end - word.start == 1 for word in words[1:3]):
         doubt = "a group behind this word is not understood"
-    return SimpleCommand(tuple(words), assignments, doubt, plain and words[0].text != "coproc", moved)
+    return SimpleCommand(tuple(words), assignments, doubt, plain and words[0].text != "coproc", moves)
 
 
 def _behind_target(redirect: Node) -> list[Node]:

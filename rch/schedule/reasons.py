@@ -62,7 +62,11 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "interactive": "The command needs the terminal of the caller.",
         "worker-fault": "The worker or the network broke before the command had started.",
         "lost": "The job was lost on its worker, and the command may be run again.",
-        "products-conflict": "What came back collided with changes made here meanwhile; the command is repeated here.",
+        "build-dir-conflict": "The build directory changed here while the job ran; the command is repeated here.",
+        "oom": "The job ran out of memory on its worker, and the command may be run again.",
+        "red-there": "The command failed on a class of worker where this project never built; it is repeated here.",
+        "cancelled": "The caller left before the command had started on a worker.",
+        "dry-run": "A dry run says what would happen and sends nothing.",
         "internal-error": "rch made a mistake; the log of rchd has the details.",
     }
 )

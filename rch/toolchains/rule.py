@@ -16,9 +16,9 @@ class Call:
 
     program: base name of the command word ("gcc-12"), ``./gradlew`` and the like as typed.
     words:   everything after it.
-    cwd:     absolute; where a line changes the directory first, the directory it started in.
+    cwd:     absolute; where the line has gone before, as far as it says so.
     aliases: cargo's aliases, read by the caller.
-    moved:   the line has changed the directory: relative paths say nothing.
+    moved:   the line went to a directory that it does not name: relative paths say nothing.
     """
 
     program: str
