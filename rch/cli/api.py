@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from rch import errors
 from rch.cli.terminal import printable
+from rch.config.places import check_socket_path
 from rch.errors import Fault, RchError, Unreachable
 
 ANSWER_MAX = 64 * 1024 * 1024
@@ -34,6 +35,7 @@ class _Connection(http.client.HTTPConnection):
 
     @override
     def connect(self) -> None:
+        check_socket_path(self._path)
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
