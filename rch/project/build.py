@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from rch.errors import NotOffloadable
 from rch.intercept.decision import Kind
 from rch.paths import AbsPath
+from rch.project._memory import uncollected
 from rch.project.arguments import family, named_places
 from rch.project.cargo import cargo_home
 from rch.project.environment import job_environment
@@ -88,7 +89,9 @@ def _manifest(
     rehash: bool,
 ) -> Manifest:
     rules = ManifestRules.of(settings, required=found.required.get(root.key, ()))
-    listing = list_root(root.real, rules, ignored_inputs=kind.ignored_inputs, build_dirs=root.build_dirs, also=also)
+    cache = stat_cache(state_dir, root.key)
+    with uncollected(), cache.loading():
+        listing = list_root(root.real, rules, ignored_inputs=kind.ignored_inputs, build_dirs=root.build_dirs, also=also)
     record = LinkRecord(state_dir, root.key, ignored_inputs=kind.ignored_inputs)
     outward = outward_links(root.real, list(listing.links), [root.real])
     record.save(outward)
@@ -100,7 +103,6 @@ def _manifest(
             hint="run the command again",
         )
     overlay = git_overlay(root, settings.git, state_dir, listing.checkouts)
-    cache = stat_cache(state_dir, root.key)
     manifest = manifest_of(root, listing, kind, rules, cache, rehash=rehash, overlay=overlay)
     cache.release()
     return manifest

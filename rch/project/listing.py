@@ -78,27 +78,25 @@ class _GitView:
     ignored_dirs: set[str]
 
 
-def _git_view(checkout: Checkout, directory: str, prefix: str) -> _GitView:
+def _git_view(checkout: Checkout, directory: str, prefix: str, *, tracked_only: bool) -> _GitView:
     """Ask git about *directory* (absolute, inside *checkout*); *prefix* ("" or "a/b/") goes before every path."""
-    listing = ("ls-files", "-coz", "-t", "--exclude-standard")
-    ignored = ("ls-files", "-oiz", "--exclude-standard", "--directory")
+    rules = ("-z", "--exclude-standard")
+    asked: list[tuple[str, ...]] = [("ls-files", "-cz")]
+    if not tracked_only:
+        asked += [("ls-files", "-o", *rules), ("ls-files", "-oi", "--directory", *rules)]
     try:
-        with started(checkout, listing, cwd=directory) as first, started(checkout, ignored, cwd=directory) as second:
-            ignored_names = finished(second).decode("utf-8", "surrogateescape").split("\0")
-            ignored_dirs = _matched_dirs(checkout, directory, [row[:-1] for row in ignored_names if row.endswith("/")])
-            names = finished(first).decode("utf-8", "surrogateescape")
+        with contextlib.ExitStack() as stack:
+            running = [stack.enter_context(started(checkout, words, cwd=directory)) for words in asked]
+            said = [finished(process).decode("utf-8", "surrogateescape").split("\0") for process in running]
+        tracked, untracked, ignored = [names[:-1] for names in said] if not tracked_only else (said[0][:-1], [], [])
+        matched = _matched_dirs(checkout, directory, [row[:-1] for row in ignored if row.endswith("/")])
     except GitFailed as error:
         raise NotOffloadable(
             f"git cannot list {directory}: {error}", code="missing-input", hint=f"git -C {directory} ls-files"
         ) from error
-    view = _GitView(set(), set(), set())
-    for row in names.split("\0"):
-        if row.startswith("? "):
-            view.untracked.add(prefix + row[2:])
-        elif row:
-            view.tracked.add(prefix + row[2:])
-    view.ignored_dirs = {prefix + path for path in ignored_dirs}
-    return view
+    if prefix:
+        tracked, untracked, matched = ([prefix + path for path in paths] for paths in (tracked, untracked, matched))
+    return _GitView(set(tracked), set(untracked), set(matched))
 
 
 def _matched_dirs(checkout: Checkout, directory: str, paths: list[str]) -> list[str]:
@@ -156,6 +154,7 @@ class _Walk:
         self._force = Patterns(rules.force_include)
         self._untracked: set[str] = set()
         self._ignored_dirs: set[str] = set()
+        self._passed_by = False  # a directory was entered that is listed only if something in it is
         self._own_rules: list[tuple[str, Patterns]] = []  # (prefix, .rchignore there), outer ones first
 
     def run(self) -> None:
@@ -165,7 +164,7 @@ class _Walk:
         if checkout is not None:
             self.found.checkout = checkout
             if not _is_ignored(checkout, self._top):  # else: unpacked in an ignored directory, its rules are not ours
-                self._merge(_git_view(checkout, self._top, ""))
+                self._merge(_git_view(checkout, self._top, "", tracked_only=self._everything))
                 mode = _Mode.ALL if self._everything else _Mode.GIT
         stack = [("", mode)]
         while stack:
@@ -187,39 +186,45 @@ class _Walk:
         where = os.path.join(self._top, directory) if directory else self._top
         try:
             handle = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return  # removed since its parent was read
         except PermissionError as error:
             raise unreadable(where) from error
+        except OSError:
+            return  # removed or replaced since its parent was read
         try:
             names = os.listdir(handle)
-            if directory and ".git" in names:
-                changed = self._enter_checkout(directory, mode)
+            if ".git" in names:
+                names.remove(".git")
+                changed = self._enter_checkout(directory, mode) if directory else mode
                 if changed is None:
                     return
                 mode = changed
             if IGNORE_FILE in names:
                 self._read_rules(handle, where, prefix)
             in_rch = directory == ".rch" or directory.endswith("/.rch")
+            # 50,000 times for 50,000 files: a call saved here is 5 ms each
+            lstat, tracked, files = os.stat, self.found.tracked, self.found.files
+            usual = not self._own_rules and not in_rch
             for name in names:
-                if name == ".git":
-                    continue
                 try:
-                    status = os.stat(name, dir_fd=handle, follow_symlinks=False)
+                    status = lstat(name, dir_fd=handle, follow_symlinks=False)
                 except FileNotFoundError:
                     continue
                 path = prefix + name
                 kind = status.st_mode & 0o170000
-                if kind == stat.S_IFDIR:
+                if kind == stat.S_IFREG and usual and path in tracked:
+                    files[path] = status
+                elif kind == stat.S_IFDIR:
                     if not in_rch:
                         below = self._directory_mode(path, name, mode)
                         if below is not None:
                             stack.append((path, below))
                             if below is not _Mode.ONLY or path in self._on_the_way or path in self._above_tracked:
                                 self.found.directories[path] = status
+                            else:
+                                self._passed_by = True
                 elif kind == stat.S_IFREG:
                     if self._travels(path, name, mode) and not (in_rch and not name.endswith(".toml")):
-                        self.found.files[path] = status
+                        files[path] = status
                 elif kind == stat.S_IFLNK and self._travels(path, name, mode):
                     self.found.links[path] = status
                 # sockets, FIFOs and devices are no inputs and cannot be sent
@@ -303,11 +308,13 @@ class _Walk:
         self.found.tracked.discard(directory)
         self.found.checkouts.append(RelPath(directory))
         if mode is not _Mode.ONLY:
-            self._merge(_git_view(checkout, where, directory + "/"))
+            self._merge(_git_view(checkout, where, directory + "/", tracked_only=self._everything))
         return _Mode.GIT if mode is _Mode.ALL and not self._everything else mode
 
     def _add_parents(self) -> None:
         """Directories that only became part of the listing through what was found below them."""
+        if not self._passed_by:
+            return
         for path in _parents({*self.found.files, *self.found.links}) - self.found.directories.keys():
             with contextlib.suppress(FileNotFoundError):
                 self.found.directories[path] = os.lstat(os.path.join(self._top, path))
@@ -328,8 +335,8 @@ def _is_ignored(checkout: Checkout, top: str) -> bool:
 def _parents(paths: Collection[str]) -> set[str]:
     """Every directory above one of *paths*."""
     found: set[str] = set()
-    for path in paths:
-        parent = path.rpartition("/")[0]
+    for direct in {path.rpartition("/")[0] for path in paths}:
+        parent = direct
         while parent and parent not in found:
             found.add(parent)
             parent = parent.rpartition("/")[0]

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from rch.errors import NotOffloadable
 from rch.intercept.decision import Kind
 from rch.paths import AbsPath
+from rch.project._memory import uncollected
 from rch.project.gitdir import Overlay
 from rch.project.listing import Listing, list_root, unreadable
 from rch.project.model import Manifest, Root
@@ -21,6 +22,10 @@ from rch.worker.protocol import Entry, hash_bytes, hash_stream, path_bytes
 
 _THREADS = 4
 """hashlib gives the interpreter lock away for more than 2 KiB; more threads only wait for the disk together."""
+_CHUNK = 32
+"""Files per task of a thread."""
+_SMALL = 1 << 20
+"""Bytes; below it one read is quicker than a loop with a large buffer."""
 _SETTLE_TRIES = 3
 
 
@@ -43,15 +48,9 @@ def take_manifest(
     Raises NotOffloadable: ``too-large`` for a git-ignored input above ``rules.max_file_bytes``, ``missing-input`` for
     what cannot be read.
     """
-    return manifest_of(
-        root,
-        list_root(root.real, rules, ignored_inputs=kind.ignored_inputs, build_dirs=root.build_dirs, also=also),
-        kind,
-        rules,
-        cache,
-        rehash=rehash,
-        overlay=overlay,
-    )
+    with uncollected(), cache.loading():
+        listing = list_root(root.real, rules, ignored_inputs=kind.ignored_inputs, build_dirs=root.build_dirs, also=also)
+    return manifest_of(root, listing, kind, rules, cache, rehash=rehash, overlay=overlay)
 
 
 def manifest_of(
@@ -65,6 +64,20 @@ def manifest_of(
     overlay: Overlay | None = None,
 ) -> Manifest:
     """As :func:`take_manifest`, of a listing that is already there."""
+    with uncollected():
+        return _manifest_of(root, listing, kind, rules, cache, rehash=rehash, overlay=overlay)
+
+
+def _manifest_of(
+    root: Root,
+    listing: Listing,
+    kind: Kind,
+    rules: ManifestRules,
+    cache: StatCache,
+    *,
+    rehash: bool,
+    overlay: Overlay | None,
+) -> Manifest:
     _refuse_large(root, listing, kind, rules)
     if rehash:
         cache.forget_all()
@@ -151,13 +164,16 @@ _Read = tuple[os.stat_result, str, int]
 
 
 def _hash_all(top: str, paths: list[str]) -> Iterator[tuple[str, _Read | None]]:
-    if len(paths) < 8:  # starting threads costs more
-        yield from ((path, read_file(os.path.join(top, path))) for path in paths)
+    def read_some(some: list[str]) -> list[tuple[str, _Read | None]]:
+        return [(path, read_file(os.path.join(top, path))) for path in some]
+
+    if len(paths) < _CHUNK:  # starting threads costs more
+        yield from read_some(paths)
         return
+    chunks = [paths[at : at + _CHUNK] for at in range(0, len(paths), _CHUNK)]
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="hash") as pool:
-        yield from zip(
-            paths, pool.map(lambda path: read_file(os.path.join(top, path)), paths, chunksize=1), strict=True
-        )
+        for done in pool.map(read_some, chunks):
+            yield from done
 
 
 def read_file(path: str) -> _Read | None:
@@ -182,7 +198,7 @@ def read_file(path: str) -> _Read | None:
             if not stat.S_ISREG(before.st_mode):
                 return None
             try:
-                content = hash_stream(stream)
+                content = hash_bytes(stream.readall()) if before.st_size < _SMALL else hash_stream(stream)
             except OSError as error:
                 raise unreadable(path) from error
             after = os.fstat(fd)

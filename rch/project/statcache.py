@@ -12,11 +12,14 @@ whatever does not check out counts as empty.
 from __future__ import annotations
 
 import array
+import contextlib
 import hashlib
 import os
 import struct
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 from rch.paths import AbsPath
@@ -66,6 +69,16 @@ class StatCache:
         if self._rows is None:
             self._rows = _load(self._path)
         return self._rows
+
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[None]:
+        """Read the file beside what the block does; worth it where that waits for git."""
+        thread = threading.Thread(target=lambda: self.rows, name="stat-cache")
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
 
     def lookup(self, path: str, status: os.stat_result) -> str | None:
         """The hash of *path* if its stat data are still those of the row."""
