@@ -200,21 +200,28 @@ def _toml(path: str) -> Mapping[str, Any]:
 # C, Go, Node
 
 
-def _c(env: Mapping[str, str], writable: Sequence[str]) -> ToolIdentity:
-    """As the worker identifies its own compiler; directories that the caller may write are not searched."""
-    from rch.worker._identity import c_identity
+_PACKAGE_RECORDS = ("/var/lib/dpkg/status", "/var/lib/rpm/rpmdb.sqlite", "/lib/apk/db/installed")
+_COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "clang++", "ld", "as")
 
-    directories = []
-    for directory in path_directories(env):
-        for name in ("cc", "gcc", "clang"):
-            if os.path.exists(os.path.join(directory, name)):
-                check_trusted(os.path.join(directory, name), writable)
-        directories.append(directory)
-    said = c_identity(":".join(directories))
-    if not said or not said.get("identity"):
-        raise _missing("a C compiler")
-    binds = tuple(AbsPath(path) for path in said.get("binds", ()))
-    return ToolIdentity(Tool.C, str(said["identity"]), str(said.get("shown") or said["identity"]), binds)
+
+def _c(env: Mapping[str, str], writable: Sequence[str]) -> ToolIdentity:
+    """As the worker identifies its own compiler; kept until a compiler on PATH or the list of packages changes."""
+    directories = path_directories(env)
+    programs = [path for name in _COMPILERS if (path := find_program(name, env)) is not None]
+    for program in programs:
+        check_trusted(program, writable)
+
+    def make() -> ToolIdentity:
+        from rch.worker._identity import c_identity
+
+        said = c_identity(":".join(directories))
+        if not said or not said.get("identity"):
+            raise _missing("a C compiler")
+        binds = tuple(AbsPath(path) for path in said.get("binds", ()))
+        return ToolIdentity(Tool.C, str(said["identity"]), str(said.get("shown") or said["identity"]), binds)
+
+    stats = tuple(_stat_key(os.path.realpath(path)) for path in (*programs, *_PACKAGE_RECORDS))
+    return _kept(("c", tuple(directories), stats), make)
 
 
 def _go(env: Mapping[str, str], writable: Sequence[str]) -> ToolIdentity:
