@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import cast
 
 from rch.paths import AbsPath
 
@@ -33,19 +33,6 @@ _COARSE_NS = 2_000_000_000
 """File systems that keep whole seconds (some two of them): their times end in nine zeros."""
 _KEEP_UNSEEN = 20_000
 """Rows kept for files that the last scan did not meet: `cargo` and `make` in one root must not undo each other."""
-
-
-class Stamp(NamedTuple):
-    """The stat data that identify one state of one file."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-
-def stamp_of(status: os.stat_result) -> Stamp:
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def is_racy(status: os.stat_result, read_ns: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from rch.errors import NotOffloadable
 from rch.project import ManifestRules, git_overlay, stat_cache
+from rch.project._gitindex import portable_index
 from rch.project.listing import list_root
 from rch.project.manifest import manifest_of
 from rch.toolchains import KINDS
@@ -165,6 +167,23 @@ class TestUnderHead:
             repo.write("a.txt", f"{number}.1")
             there = job_copy(repo, tmp_path / f"job/{number}")
             assert ask(there, home, ("describe", "--always", "--dirty"))[1].endswith("-dirty\n")
+
+    def test_a_file_of_the_second_of_the_index_gets_no_time_so_that_git_there_reads_it(self, repo, tmp_path):
+        for name, second in (("old", 1_000), ("young", 2_000), ("future", 3_000)):
+            os.utime(repo.write(name), (second, second))
+        repo.git("add", "-A")
+        index = repo.path / ".git/index"
+        (tmp_path / "index").write_bytes(portable_index(index.read_bytes(), written_s=2_000))
+        said = subprocess.run(
+            ["git", "ls-files", "--debug"],
+            cwd=repo.path,
+            env={**os.environ, "GIT_INDEX_FILE": str(tmp_path / "index")},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        times = dict(zip(("future", "old", "young"), re.findall(r"mtime: (\d+):0", said), strict=True))
+        assert times == {"old": "1000", "young": "0", "future": "0"}
 
     def test_an_edit_by_the_job_makes_it_dirty_there(self, history, tmp_path, home):
         there = job_copy(history, tmp_path / "job/x")

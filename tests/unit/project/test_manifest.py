@@ -426,8 +426,9 @@ class TestTheStatCache:
         path = tree.write("a", "one")
         reference = tree.write("reference")
         subprocess.run(["touch", "-r", str(path), str(reference)], check=True)
-        tree.age()
+        settle(tree)
         first = tree.manifest().entries["a"]
+        assert "a" in stat_cache(tree.state, tree.root().key).rows
         before = os.stat(path)
         path.write_text("two")
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -435,14 +436,26 @@ class TestTheStatCache:
         assert (first.size, first.mtime_ns) == (second.size, second.mtime_ns)
         assert second.content == hash_bytes(b"two") != first.content
 
-    def test_sp_03_reads_a_file_again_that_changed_in_the_tick_of_its_last_reading(self, tree):
-        """Write, scan, write again at once: with a plain stat comparison a few of these stay unseen."""
-        path = tree.path / "racy"
-        for number in range(60):
-            path.write_text(f"{number:04d}")
-            tree.manifest()
-            path.write_text(f"{number + 5000:04d}")
-            assert tree.manifest().entries["racy"].content == hash_bytes(f"{number + 5000:04d}".encode())
+    @pytest.mark.parametrize(
+        ("ctime_ns", "age_ns", "racy"),
+        [
+            (10**18 + 1, 0, True),
+            (10**18 + 1, 19_000_000, True),
+            (10**18 + 1, 21_000_000, False),
+            (10**18, 1_900_000_000, True),  # whole seconds: a coarse file system
+            (10**18, 2_100_000_000, False),
+            (10**18 + 1, -(10**9), True),  # a file from the future
+        ],
+    )
+    def test_sp_03_keeps_a_row_only_if_the_clock_had_moved_on_when_the_file_was_read(
+        self, tree, ctime_ns, age_ns, racy
+    ):
+        status = os.stat_result((0o100644, 1, 1, 1, 0, 0, 5, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, ctime_ns))
+        cache = stat_cache(tree.state, "key")
+        cache.record("a", status, "0" * 64, 10**19)
+        assert cache.lookup("a", status) is not None
+        cache.record("a", status, "1" * 64, ctime_ns + age_ns)
+        assert cache.lookup("a", status) == (None if racy else "1" * 64)
 
     def test_reads_nothing_that_has_not_changed(self, tree, monkeypatch: pytest.MonkeyPatch):
         from rch.project import manifest as module
@@ -484,7 +497,7 @@ class TestTheStatCache:
         from rch.paths import AbsPath
         from rch.project.statcache import StatCache
 
-        status = os.stat_result((0o100644, (1 << 64) - 2, 1, 1, 0, 0, 5, 0, 0, 0, 0, 0.0, 0.0, 0.0, -5, -7, -9))
+        status = os.stat_result((0o100644, (1 << 64) - 2, 1, 1, 0, 0, 5, 0, 0, 0, 0.0, 0.0, 0.0, -5, -7, -9))
         cache = StatCache(AbsPath(str(tmp_path / "cache")))
         cache.record("é\udcff", status, "ab" * 32, 10**18)
         cache.save()
