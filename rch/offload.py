@@ -59,6 +59,7 @@ def offload(order: Order, caller: Session, desk: Desk) -> None:
         kind = segment.kind
         if segment.verdict is Verdict.LOCAL or kind is None:
             raise NotOffloadable(segment.detail or segment.reason, code=segment.reason)
+        order = desk.understood(order, segment)
         with desk.hold_roots(order, kind, config) as roots:
             for root in roots:
                 caller.prove(root.path)

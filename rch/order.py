@@ -40,6 +40,8 @@ class Order:
     fds:      "0", "1", "2" -> tty, pipe, file, null or closed.
     same_out: file descriptors 1 and 2 are the same open file (``2>&1``).
     env:      the caller's whole environment; what a job gets of it is decided later.
+    words:    the build's own words, wrappers and assignments looked through; set by the decision.
+    run:      what the job runs: argv, or for `cargo run` the build of it; set by the decision.
     spooled:  came through the spool: the caller may be confined, so its job gets no network.
     """
 
@@ -58,6 +60,8 @@ class Order:
     attach_job: str = ""
     attach_offset: int = 0
     spooled: bool = False
+    words: Argv = Argv()
+    run: Argv = Argv()
     version: str = ""
 
 

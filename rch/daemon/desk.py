@@ -42,7 +42,7 @@ from rch.intercept import classify_argv
 from rch.intercept.decision import Kind, Policy, Products, Segment, Verdict
 from rch.offload import offload, see_through, tell
 from rch.order import Order, parse_order
-from rch.paths import AbsPath, RelPath
+from rch.paths import AbsPath, Argv, RelPath
 from rch.project import (
     BuildState,
     ProjectSettings,
@@ -53,7 +53,7 @@ from rch.project import (
 )
 from rch.project.model import Manifest, Project, Root
 from rch.schedule.choose import Wanted, WorkerView, choose
-from rch.toolchains import FREE_COMMAND, cores_wanted, kind_named
+from rch.toolchains import FREE_COMMAND, build_argv, cores_wanted, kind_named, preflight
 from rch.transfer import (
     BuildDir,
     HeldIndex,
@@ -169,6 +169,20 @@ class Desk:
             )
         return segment
 
+    def understood(self, order: Order, segment: Segment) -> Order:
+        """The order with the build's own words and what the job runs.
+
+        Raises NotOffloadable with a ``preflight-…`` code when the tool here will only report an error.
+        """
+        assert segment.kind is not None
+        words = Argv(*(segment.argv or order.argv))
+        run = Argv(*build_argv(words, segment.kind)) if segment.kind.run_locally_after else order.argv
+        if segment.kind.name != FREE_COMMAND.name:
+            found = preflight.check(words, segment.kind, order.cwd, read_small, names_in)
+            if found.reason:
+                raise NotOffloadable(found.details, code=found.reason, hint=found.suggestion)
+        return replace(order, words=words, run=run)
+
     def must_be_remote(self, order: Order, config: Config | None) -> bool:
         """One policy for all paths (lessons HB-06)."""
         if order.options.must_be_remote:
@@ -186,7 +200,7 @@ class Desk:
     def hold_roots(self, order: Order, kind: Kind, config: Config) -> Iterator[tuple[Root, ...]]:
         """One returning job per root, from push to placement."""
         roots = discover_roots(
-            order.argv,
+            order.words,
             kind,
             order.cwd,
             order.env,
@@ -210,7 +224,7 @@ class Desk:
     def project(self, order: Order, kind: Kind, config: Config) -> Project:
         """Roots, manifests, tools and environment of the command, as they are now."""
         return build_project(
-            order.argv,
+            order.words,
             kind,
             order.cwd,
             order.env,
@@ -734,7 +748,7 @@ class Desk:
             code=reason.code,
             reason=" ".join(reason.message.split()),
             hint=reason.hint,
-            slots=cores_wanted(order.argv, kind) or 1 if kind else 0,
+            slots=(cores_wanted(order.words or order.argv, kind) or 1) if kind else 0,
             env=dict(config.execution.env) if config else {},
             hooks={"on_fallback": config.hooks.on_fallback if config and offloadable else ""},
             quiet=not offloadable or (kind is not None and kind.name.startswith("cc.")),
@@ -921,7 +935,26 @@ def policy_of(config: Config) -> Policy:
         confidence_threshold=table.confidence_threshold,
         exclude=tuple(table.exclude),
         toolchains={k: v for k, v in table.toolchains.model_dump().items() if isinstance(v, bool)},
+        run_tests=config.execution.run_tests,
+        enabled=config.enabled,
     )
+
+
+def read_small(path: str) -> bytes | None:
+    """A manifest for the preflight; None when there is none that could be one."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return None
+
+
+def names_in(path: str) -> list[str] | None:
+    """The names in a directory for the preflight; None when it cannot be read."""
+    try:
+        return os.listdir(path)
+    except OSError:
+        return None
 
 
 def settings_of(config: Config) -> ProjectSettings:
@@ -940,7 +973,7 @@ def settings_of(config: Config) -> ProjectSettings:
 
 def wanted_of(order: Order, kind: Kind, project: Project, config: Config, cpus: int) -> Wanted:
     """What the command asks of a worker."""
-    slots = cores_wanted(order.argv, kind) or config.execution.cores or min(SLOTS_BY_DEFAULT, max(1, cpus))
+    slots = cores_wanted(order.words, kind) or config.execution.cores or min(SLOTS_BY_DEFAULT, max(1, cpus))
     if kind.name == FREE_COMMAND.name:
         slots = config.execution.cores or 1
     allowed = [frozenset(names) for names in config.allowed]

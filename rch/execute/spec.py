@@ -43,7 +43,7 @@ def job_spec(
     temporary = {"/tmp", "/var/tmp", *(v for k in ("TMPDIR", "TMP", "TEMP") if (v := project.env.get(k, "")))}
     spec: dict[str, Any] = {
         "id": job_id,
-        "argv": list(order.argv),
+        "argv": list(order.run),
         "cwd": order.cwd,
         "env": dict(project.env),
         "roots": [{"key": r.key, "path": r.path, "mode": "rw"} for r in project.roots],

@@ -1,0 +1,107 @@
+"""``rch-wkr``: serve, supervise, and questions that a person may ask over plain ssh (coverage A-27)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import List, Optional
+
+from rch.worker.cache import Cache
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Parse and run; exits by the command's status."""
+    os.umask(0o077)
+    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    if options.command == "supervise":
+        _supervise(options)
+        return
+    if options.command == "version":
+        from rch.worker._version import VERSION
+        from rch.worker.cache import own_build
+        from rch.worker.protocol import PROTOCOL
+
+        _print({"version": VERSION, "protocol": PROTOCOL, "build": own_build()})
+        return
+    cache = Cache(options.cache)
+    try:
+        cache.create()
+    except OSError as error:
+        sys.stderr.write("rch-wkr: %s: %s\n" % (cache.path, error.strerror or error))
+        sys.exit(1)
+    if options.command == "serve":
+        from rch.worker.serve import serve
+
+        serve(cache, options.slots)
+        return
+    _ask(cache, options)
+
+
+def _ask(cache: Cache, options: argparse.Namespace) -> None:
+    from rch.worker import bench, collect, facts
+    from rch.worker.slots import Slots
+
+    slots = Slots(cache.slots, options.slots)
+    if options.command == "health":
+        _print(facts.health(cache, slots))
+    elif options.command == "slots":
+        used = slots.used()
+        _print({"total": slots.total, "used": used, "free": slots.total - len(used)})
+    elif options.command == "facts":
+        _print(facts.facts(cache, slots))
+    elif options.command == "bench":
+        _print(bench.bench(cache.path))
+    else:
+        _print(collect.collect(cache, max_age_s=options.max_age, keep=options.keep, dry_run=options.dry_run))
+
+
+def _supervise(options: argparse.Namespace) -> None:
+    # Once more, so that serve is not the parent: it must neither wait for us nor keep a zombie.
+    if os.fork():
+        os._exit(0)
+    from rch.worker.supervise import supervise
+
+    supervise(options.job, _numbers(options.slots), _numbers(options.locks), options.ready)
+
+
+def _numbers(text: str) -> List[int]:
+    return [int(word) for word in text.split(",") if word]
+
+
+def _print(value: object) -> None:
+    sys.stdout.write(json.dumps(value, sort_keys=True) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rch-wkr", description="The worker's side of rch.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("serve", "health", "slots", "facts", "bench", "gc"):
+        command = commands.add_parser(name)
+        command.add_argument("--cache", default="~/.rch", metavar="DIR", help="the cache directory (default ~/.rch)")
+        command.add_argument(
+            "--slots", type=_positive, default=None, metavar="N", help="slots to offer (default: CPUs)"
+        )
+        if name == "gc":
+            command.add_argument("--max-age", type=float, default=86400.0, metavar="SECONDS")
+            command.add_argument("--keep", type=int, default=5, metavar="N", help="projects that stay in any case")
+            command.add_argument("--dry-run", action="store_true")
+    commands.add_parser("version")
+    supervise = commands.add_parser("supervise")
+    supervise.add_argument("job", metavar="JOBDIR")
+    supervise.add_argument("--slots", default="", help=argparse.SUPPRESS)
+    supervise.add_argument("--locks", default="", help=argparse.SUPPRESS)
+    supervise.add_argument("--ready", type=int, default=None, help=argparse.SUPPRESS)
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 1024:
+        raise ValueError(text)
+    return number
+
+
+if __name__ == "__main__":
+    main()

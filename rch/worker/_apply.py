@@ -1,0 +1,234 @@
+"""Make a tree look as a push says: deletions and type changes first, contents by rename, directory times last."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from typing import Dict, Iterable, List, Tuple
+
+from rch.worker import _clock
+from rch.worker._change import Change, check_content
+from rch.worker._index import Row, Rows, stamp_of
+from rch.worker._scan import hash_file
+from rch.worker._tree import Tree
+from rch.worker.protocol import Entry
+from rch.worker.refusal import Refusal
+
+_TEMPORARY = ".rch-incoming"
+"""Name of a file in the making, in the staging directory. Nothing unfinished ever lies in the tree."""
+
+
+class Application:
+    """One push onto one tree.
+
+    rows:     the index, brought up to date by :meth:`run`.
+    newest_job_ns: last moment at which a job of this root may have read the old content (worker's clock).
+    bumped:   files that got the current time (lessons PM-05). kept: directories that still hold unlisted things.
+    """
+
+    def __init__(self, tree: Tree, staging: Tree, rows: Rows, change: Change, newest_job_ns: int) -> None:
+        self.rows = rows
+        self.bumped: List[str] = []
+        self.kept: List[str] = []
+        self._tree = tree
+        self._staging = staging
+        self._change = change
+        self._leaders: Dict[int, str] = {}
+        for entry in reversed(change.entries):
+            if entry.group is not None:
+                self._leaders[entry.group] = entry.path
+        self._newest_job_ns = newest_job_ns
+        self._now_ns = _clock.now_ns()
+
+    def check(self) -> None:
+        """Everything that can be refused, before anything is touched. Raises Refusal (mismatch, bad-request)."""
+        for entry in self._change.entries:
+            if entry.type != "f" or entry.path in self._change.bodies:
+                continue
+            if entry.path in self._change.staged:
+                self._check_staged(entry)
+                continue
+            row = self.rows.get(entry.path)
+            status = self._tree.stat(entry.path)
+            if row is None or row.type != "f" or row.content != entry.content:
+                if entry.group is not None and self._leaders[entry.group] != entry.path:
+                    continue
+                raise Refusal("mismatch", "no content came for %s" % ascii(entry.path)[:200])
+            if status is None or stamp_of(status) != row.stamp:
+                raise Refusal("mismatch", "%s is not what the index says" % ascii(entry.path)[:200])
+
+    def run(self) -> None:
+        """Apply. The caller has marked the root dirty: an exception leaves a tree that the next index tells truly."""
+        self._delete()
+        for entry in self._change.entries:
+            if entry.type == "d":
+                self._directory(entry)
+        for entry in self._change.entries:
+            if entry.type == "l":
+                self._link(entry)
+        times: Dict[int, Tuple[Entry, bool]] = {}
+        for entry in self._change.entries:
+            if entry.type == "f":
+                self._file(entry, times)
+        self._finish_directories()
+        self._record()
+
+    def _check_staged(self, entry: Entry) -> None:
+        try:
+            status = self._staging.stat(entry.path)
+            if status is None or not stat.S_ISREG(status.st_mode):
+                raise Refusal("mismatch", "%s is not in the staging directory" % ascii(entry.path)[:200])
+            check_content(entry, status.st_size, hash_file(self._staging, entry.path))
+        except OSError as error:
+            raise Refusal("mismatch", "staged %s: %s" % (ascii(entry.path)[:200], error.strerror)) from error
+
+    def _delete(self) -> None:
+        for path in sorted(self._change.deletes, key=lambda p: -p.count("/")):
+            if self._tree.remove_listed(path):
+                self.rows.pop(path, None)
+            else:
+                self.kept.append(path)
+
+    def _directory(self, entry: Entry) -> None:
+        if self._tree.make_directory(entry.path):
+            self._drop_below(entry.path)
+
+    def _link(self, entry: Entry) -> None:
+        directory = self._staging.directory("")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_TEMPORARY, dir_fd=directory)
+        os.symlink(entry.content, _TEMPORARY, dir_fd=directory)
+        os.utime(_TEMPORARY, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=directory, follow_symlinks=False)
+        self._tree.place(_TEMPORARY, directory, entry.path)
+        self._drop_below(entry.path)
+
+    def _file(self, entry: Entry, groups: Dict[int, Tuple[Entry, bool]]) -> None:
+        if entry.group is not None and entry.group in groups:
+            leader, bump = groups[entry.group]
+            if (leader.content, leader.mode, leader.mtime_ns) != (entry.content, entry.mode, entry.mtime_ns):
+                raise Refusal("bad-request", "linked files differ: %s" % ascii(entry.path)[:200])
+            self._tree.link(leader.path, entry.path)
+            self._drop_below(entry.path)
+            self._remember(entry, bump)
+            return
+        row = self.rows.get(entry.path)
+        same = row is not None and row.type == "f" and row.content == entry.content
+        pushed_ns = row.pushed_ns if row is not None and same else self._now_ns
+        # New to every job so far, yet dated before them: make and cargo would take it for old (lessons PM-05).
+        bump = (
+            entry.path not in self._change.exact
+            and 0 < self._newest_job_ns
+            and (not same or pushed_ns > self._newest_job_ns)
+            and entry.mtime_ns <= self._newest_job_ns
+        )
+        if entry.path in self._change.bodies:
+            self._write(entry, bump)
+        elif entry.path in self._change.staged:
+            self._place_staged(entry, bump)
+        else:
+            self._retouch(entry, bump)
+        if bump:
+            self.bumped.append(entry.path)
+        if entry.group is not None:
+            groups[entry.group] = (entry, bump)
+        self._drop_below(entry.path)
+        self._remember(entry, bump, pushed_ns)
+
+    def _write(self, entry: Entry, bump: bool) -> None:
+        self._write_temporary([self._change.bodies[entry.path]], entry, bump)
+        self._tree.place(_TEMPORARY, self._staging.directory(""), entry.path)
+
+    def _write_temporary(self, blocks: Iterable[bytes], entry: Entry, bump: bool) -> None:
+        directory = self._staging.directory("")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_TEMPORARY, dir_fd=directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(_TEMPORARY, flags, 0o600, dir_fd=directory)
+        with os.fdopen(descriptor, "wb") as file:
+            for block in blocks:
+                file.write(block)
+            file.flush()
+            os.fchmod(descriptor, entry.mode)
+            os.utime(descriptor, ns=self._times(entry, bump))
+
+    def _place_staged(self, entry: Entry, bump: bool) -> None:
+        self._staging.set_mode(entry.path, entry.mode)
+        above, _, name = entry.path.rpartition("/")
+        directory = os.dup(self._staging.directory(above))
+        try:
+            os.utime(name, ns=self._times(entry, bump), dir_fd=directory, follow_symlinks=False)
+            self._tree.place(name, directory, entry.path)
+        finally:
+            os.close(directory)
+
+    def _retouch(self, entry: Entry, bump: bool) -> None:
+        """Mode and time only. A file with other names is copied first: they are no business of this entry."""
+        status = self._tree.stat(entry.path)
+        assert status is not None  # check() saw it
+        if status.st_nlink > 1:
+            descriptor = self._tree.open_file(entry.path)
+            with os.fdopen(descriptor, "rb") as file:
+                self._write_temporary(iter(lambda: file.read(1 << 20), b""), entry, bump)
+            self._tree.place(_TEMPORARY, self._staging.directory(""), entry.path)
+            return
+        self._tree.set_mode(entry.path, entry.mode)
+        self._tree.set_time(entry.path, self._times(entry, bump)[0])
+
+    def _times(self, entry: Entry, bump: bool) -> Tuple[int, int]:
+        time_ns = self._now_ns - _clock.offset_ns() if bump else entry.mtime_ns
+        return (time_ns, time_ns)
+
+    def _remember(self, entry: Entry, bump: bool, pushed_ns: int = 0) -> None:
+        self.rows[entry.path] = Row(
+            "f", entry.mode, entry.size, entry.mtime_ns, entry.content, (0, 0, 0, 0, 0), pushed_ns or self._now_ns
+        )
+
+    def _drop_below(self, path: str) -> None:
+        """Forget what lay below a path that is no directory any more, or a new one."""
+        row = self.rows.pop(path, None)
+        if row is not None and row.type == "d":
+            for below in [p for p in self.rows if p.startswith(path + "/")]:
+                del self.rows[below]
+
+    def _finish_directories(self) -> None:
+        wanted = {e.path: (e.mode, e.mtime_ns) for e in self._change.entries if e.type == "d"}
+        for path in self._tree.touched:
+            row = self.rows.get(path)
+            if path and path not in wanted and row is not None and row.type == "d":
+                wanted[path] = (row.mode, row.mtime_ns)
+        for path, mode in self._tree.loosened.items():
+            if path not in wanted:
+                status = self._tree.stat(path)
+                if path and status is not None:
+                    wanted[path] = (mode & 0o777, status.st_mtime_ns)
+        for path in sorted(wanted, key=lambda p: -p.count("/")):
+            mode, mtime_ns = wanted[path]
+            try:
+                self._tree.set_time(path, mtime_ns)
+                self._tree.set_mode(path, mode)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                    raise
+
+    def _record(self) -> None:
+        """Bring the rows' stat data up to what lies there now."""
+        declared = {e.path: e for e in self._change.entries}
+        paths = set(declared) | {p for p in self._tree.touched if p} | {p for p in self._tree.loosened if p}
+        for path in sorted(paths):
+            status = self._tree.stat(path)
+            if status is None:
+                self.rows.pop(path, None)
+                continue
+            stamp = stamp_of(status)
+            entry = declared.get(path)
+            if entry is not None and entry.type == "f":
+                self.rows[path] = self.rows[path]._replace(stamp=stamp)
+            elif entry is not None:
+                self.rows[path] = Row(entry.type, entry.mode, 0, entry.mtime_ns, entry.content, stamp)
+            elif stat.S_ISDIR(status.st_mode):
+                known = self.rows.get(path)
+                mode = stat.S_IMODE(status.st_mode) & 0o777
+                mtime = known.mtime_ns if known is not None and known.type == "d" else status.st_mtime_ns
+                self.rows[path] = Row("d", mode, 0, mtime, "", stamp)

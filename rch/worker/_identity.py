@@ -1,0 +1,134 @@
+"""Who a compiler is. The same code runs on the workstation and on the worker, and the texts are compared for equality.
+
+For Rust the whole of ``rustc -vV``. For C (lessons TE-05) a compiler alone says too little: headers and libraries come
+from packages. The identity is: per compiler found its version line, target and the hash of the program behind the
+name, and one digest over the packages that own headers, libraries, the linker and the assembler.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+COMPILERS = ("cc", "c++", "gcc", "g++", "clang", "clang++")
+
+ASK_S = 20.0
+
+_DPKG = "/var/lib/dpkg/status"
+_C_PACKAGE = re.compile(
+    r"(?:.*-dev|libc6.*|libc-bin|gcc.*|g\+\+.*|cpp.*|clang.*|llvm.*|libclang.*|libgcc.*|libstdc\+\+.*|binutils.*|"
+    r"linux-libc-dev|musl.*|lld.*|mold|libgomp.*|libasan.*|libubsan.*|libtsan.*|liblsan.*|libitm.*|libquadmath.*)"
+)
+
+_packages: Dict[Tuple[str, int, int], str] = {}
+
+
+def rust_identity(rustc: str) -> str:
+    """``rustc -vV`` of the program *rustc*, or "" when it does not answer."""
+    return _ask([rustc, "-vV"]).strip()
+
+
+def c_identity(path_env: str) -> Dict[str, Any]:
+    """The C and C++ compilers on *path_env* as ``{"identity", "shown", "compilers"}``; {} when there is none."""
+    rows: List[str] = []
+    shown: List[str] = []
+    names: List[str] = []
+    for name in COMPILERS:
+        found = shutil.which(name, path=path_env)
+        if found is None:
+            continue
+        version = _ask([found, "--version"]).split("\n")[0].strip()
+        target = _ask([found, "-dumpmachine"]).strip()
+        if not version:
+            continue
+        names.append(name)
+        real = os.path.realpath(found)
+        rows.append("%s: %s | %s | %s" % (name, _without_name(version), target, _hash(real)))
+        text = _without_name(version)
+        if text not in shown:
+            shown.append(text)
+    if not rows:
+        return {}
+    rows.append("packages: %s" % packages_digest())
+    return {"identity": "\n".join(rows), "shown": ", ".join(shown)[:200], "compilers": names}
+
+
+def packages_digest() -> str:
+    """One digest over names and versions of the packages that own headers, libraries and the binary tools.
+
+    Read from dpkg's or rpm's own record; "unmanaged" where there is neither. Kept until that record changes.
+    """
+    try:
+        status = os.stat(_DPKG)
+    except OSError:
+        said = _ask(["rpm", "-qa", "--qf", "%{NAME}\\t%{VERSION}-%{RELEASE}\\n"])
+        listed = [tuple(line.split("\t", 1)) for line in said.splitlines() if "\t" in line]
+        return _digest(sorted((n, v) for n, v in listed if _C_PACKAGE.fullmatch(n.replace("-devel", "-dev"))))
+    key = (_DPKG, status.st_mtime_ns, status.st_size)
+    if key not in _packages:
+        _packages.clear()
+        _packages[key] = _digest(sorted(_dpkg_packages()))
+    return _packages[key]
+
+
+def _dpkg_packages() -> List[Tuple[str, str]]:
+    found: List[Tuple[str, str]] = []
+    name = version = ""
+    installed = False
+    with open(_DPKG, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("Package: "):
+                name = line[9:].strip()
+            elif line.startswith("Version: "):
+                version = line[9:].strip()
+            elif line.startswith("Status: "):
+                installed = line.strip() == "Status: install ok installed"
+            elif line == "\n":
+                if installed and _C_PACKAGE.fullmatch(name):
+                    found.append((name, version))
+                name, version, installed = "", "", False
+    if installed and _C_PACKAGE.fullmatch(name):
+        found.append((name, version))
+    return found
+
+
+def _digest(pairs: Sequence[Tuple[str, ...]]) -> str:
+    if not pairs:
+        return "unmanaged"
+    text = "\n".join("\t".join(pair) for pair in pairs)
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()
+
+
+def _without_name(version: str) -> str:
+    """ "gcc (Debian 12.2.0-14) 12.2.0" begins with the name it was called by; the rest is who it is."""
+    return re.sub(r"^\S+\s+(?=\()", "", version)
+
+
+def _hash(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.blake2b(file.read(), digest_size=16).hexdigest()
+    except OSError:
+        return "unreadable"
+
+
+def _ask(command: Sequence[str], path: Optional[str] = None) -> str:
+    env = {"LC_ALL": "C", "PATH": path or os.environ.get("PATH", "/usr/bin:/bin"), "HOME": os.environ.get("HOME", "/")}
+    try:
+        done = subprocess.run(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=ASK_S,
+            check=False,
+            cwd="/",
+            env=env,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""

@@ -1,0 +1,3 @@
+"""The version that the zipapp was built from; replaced by the builder."""
+
+VERSION = "source"

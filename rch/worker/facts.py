@@ -1,0 +1,224 @@
+"""What a worker knows of itself: ``health`` (now, cheap), ``facts`` (what it is), ``jobs`` (what it does)."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import platform
+import shutil
+import subprocess
+from typing import Any, Dict, List, Optional, Tuple
+
+from rch.worker import _clock
+from rch.worker._identity import c_identity, rust_identity
+from rch.worker._jobdir import JobDir
+from rch.worker._version import VERSION
+from rch.worker.cache import Cache, boot_id, own_build
+from rch.worker.probe import sandbox_ability
+from rch.worker.protocol import PROTOCOL
+from rch.worker.slots import Slots
+
+_SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+def health(cache: Cache, slots: Slots) -> Dict[str, Any]:
+    """Load, memory and disk in bytes, slots, number of jobs that run. No process is started."""
+    memory = _memory()
+    disk = os.statvfs(cache.path)
+    return {
+        "time_ns": _clock.now_ns(),
+        "load1": round(os.getloadavg()[0], 2),
+        "mem_total": memory.get("MemTotal", 0),
+        "mem_available": memory.get("MemAvailable", 0),
+        "disk_free": disk.f_bavail * disk.f_frsize,
+        "disk_total": disk.f_blocks * disk.f_frsize,
+        "slots_total": slots.total,
+        "slots_used": len(slots.used()),
+        "jobs": sum(1 for job in jobs(cache) if job["state"] in ("staging", "running")),
+    }
+
+
+def jobs(cache: Cache) -> List[Dict[str, Any]]:
+    """Every job directory, whoever it belongs to."""
+    found = []
+    for name in sorted(os.listdir(cache.jobs)):
+        job = JobDir(os.path.join(cache.jobs, name))
+        if not job.exists():
+            continue
+        spec, about = job.spec(), job.about()
+        result = job.result() or {}
+        found.append(
+            {
+                "id": name,
+                "state": job.state(),
+                "started_ns": result.get("started_ns") or about.get("started_ns"),
+                "command": spec.get("argv", []),
+                "client": spec.get("client", ""),
+            }
+        )
+    return found
+
+
+def facts(cache: Cache, slots: Slots) -> Dict[str, Any]:
+    """The content of rch.fact: what the machine is, which toolchains it has, whether a sandbox works. Some 100 ms."""
+    works, why = sandbox_ability(fresh=True)
+    memory = _memory()
+    disk = os.statvfs(cache.path)
+    return {
+        "installed": True,
+        "rch_wkr": {"version": VERSION, "protocol": PROTOCOL, "build": own_build()},
+        "python": platform.python_version(),
+        "boot_id": boot_id(),
+        "hostname": platform.node(),
+        "os": _os_release(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "slots": slots.total,
+        "memory_bytes": memory.get("MemTotal", 0),
+        "disk_free_bytes": disk.f_bavail * disk.f_frsize,
+        "cpu_model": _cpuinfo("model name"),
+        "cpu_flags": sorted((_cpuinfo("flags") or _cpuinfo("Features")).split()),
+        "cache": {"path": cache.path, "filesystem": filesystem(cache.path), "tmpfs": filesystem(cache.path) == "tmpfs"},
+        "sandbox": {"ok": works, "why": why},
+        "programs": {
+            name: _version(name) for name in ("rsync", "zstd", "bwrap", "tmux", "git", "cmake", "ninja", "make")
+        },
+        "toolchains": toolchains(cache),
+    }
+
+
+def toolchains(cache: Cache) -> Dict[str, List[Dict[str, Any]]]:
+    """Tool -> rows of {identity, shown, binds}, see rch/fleet/toolchains.py. A compiler that does not answer is absent."""
+    found: Dict[str, List[Dict[str, Any]]] = {}
+    rust = _written_rust(cache)
+    for place in _rustcs():
+        said = rust_identity(place)
+        if said and said not in [row["identity"] for row in rust]:
+            sysroot = os.path.dirname(os.path.dirname(os.path.realpath(place)))
+            rust.append({"identity": said, "shown": said.split("\n")[0], "sysroot": sysroot, "binds": {}})
+    if rust:
+        found["rust"] = rust
+    c = c_identity(_SYSTEM_PATH)
+    if c:
+        found["c"] = [{"identity": c["identity"], "shown": c["shown"], "binds": {}}]
+    go = _go()
+    if go is not None:
+        found["go"] = [go]
+    return found
+
+
+def _written_rust(cache: Cache) -> List[Dict[str, Any]]:
+    """What role toolchain_rust wrote down, of which the compiler still is the one that was written down."""
+    rows: List[Dict[str, Any]] = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(cache.path), "facts.d", "toolchains", "*.json"))):
+        try:
+            with open(path, encoding="utf-8") as file:
+                written = json.load(file).get("rust", [])
+        except (OSError, ValueError, AttributeError):
+            continue
+        for row in written if isinstance(written, list) else []:
+            if not isinstance(row, dict) or not isinstance(row.get("binds"), dict) or row in rows:
+                continue
+            place = row["binds"].get(row.get("sysroot"), row.get("sysroot"))
+            if isinstance(place, str) and rust_identity(place + "/bin/rustc") == row.get("identity"):
+                rows.append(row)
+    return rows
+
+
+def _rustcs() -> List[str]:
+    """Compilers of the distribution; a rustup in this account's home is not offered, jobs never see that home."""
+    return [place for place in ("/usr/local/bin/rustc", "/usr/bin/rustc") if os.path.exists(place)]
+
+
+def _go() -> Optional[Dict[str, Any]]:
+    for program in ("/usr/local/go/bin/go", "/usr/bin/go", "/usr/lib/go/bin/go"):
+        if not os.path.exists(program):
+            continue
+        said = _first_line([program, "version"])
+        if said:
+            return {"identity": said, "shown": said, "binds": {}}
+    return None
+
+
+def filesystem(path: str) -> str:
+    """Type of the file system that *path* lies on, e.g. ext4; "" when it cannot be told."""
+    real = os.path.realpath(path)
+    best: Tuple[int, str] = (-1, "")
+    try:
+        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                fields = line.split(" ")
+                point = fields[1].replace("\\040", " ")
+                if real == point or real.startswith(point.rstrip("/") + "/"):
+                    best = max(best, (len(point), fields[2]))
+    except OSError:
+        return ""
+    return best[1]
+
+
+def _os_release() -> Dict[str, str]:
+    values = {}
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        try:
+            with open(path, encoding="utf-8") as file:
+                for line in file:
+                    key, equals, value = line.strip().partition("=")
+                    if equals:
+                        values[key.lower()] = value.strip("\"'")
+        except OSError:
+            continue
+        break
+    return {key: values.get(key, "") for key in ("id", "version_id", "pretty_name")}
+
+
+def _memory() -> Dict[str, int]:
+    found = {}
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                name, _, rest = line.partition(":")
+                if name in ("MemTotal", "MemAvailable"):
+                    found[name] = int(rest.split()[0]) * 1024
+    except (OSError, ValueError):
+        return found
+    return found
+
+
+def _cpuinfo(field: str) -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if name.strip() == field:
+                    return value.strip()
+    except OSError:
+        pass
+    return ""
+
+
+def _version(name: str) -> str:
+    """First line of ``name --version``; "" where it is not installed."""
+    program = shutil.which(name, path=os.environ.get("PATH", "") + ":" + _SYSTEM_PATH)
+    if program is None:
+        return ""
+    return _first_line([program, "-V" if name == "tmux" else "--version"])
+
+
+def _first_line(command: List[str]) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=10,
+            check=False,
+            cwd="/",
+            env={"LC_ALL": "C", "PATH": _SYSTEM_PATH, "HOME": "/", "GOTOOLCHAIN": "local"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    lines = done.stdout.decode("utf-8", "replace").strip().splitlines() if done.returncode == 0 else []
+    return lines[0].strip()[:200] if lines else ""

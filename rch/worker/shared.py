@@ -1,0 +1,65 @@
+"""Caches that the jobs of one trust domain share: filled from the workstation, only ever added to, read-only in a job."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any, List
+
+from rch.worker.cache import Cache
+from rch.worker.protocol import ProtocolError, check_relpath
+from rch.worker.refusal import Refusal
+
+
+def missing(cache: Cache, name: Any, paths: List[str]) -> List[str]:
+    """Those of *paths* that the shared cache *name* does not have."""
+    top = cache.shared(name)
+    return [path for path in paths if not os.path.lexists(os.path.join(top, _checked(path)))]
+
+
+def adopt(cache: Cache, name: Any, staging: Any, paths: List[str]) -> List[str]:
+    """Move *paths* from the directory *staging* (put there by rsync) into the cache; what is there already stays.
+
+    A present file is never replaced: one client cannot change what the jobs of another read (lessons EX-10).
+    """
+    top = cache.shared(name)
+    cache.shared_parts(str(name))
+    if not isinstance(staging, str) or os.path.dirname(os.path.normpath(staging)) != top:
+        raise Refusal("bad-request", "staging is a directory of the cache itself")
+    adopted = []
+    for path in paths:
+        source, target = os.path.join(staging, _checked(path)), os.path.join(top, path)
+        try:
+            found = os.lstat(source)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(found.st_mode):
+            raise Refusal("bad-request", "only regular files are adopted: %s" % ascii(path)[:200])
+        if not os.path.lexists(target):
+            os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+            os.chmod(source, 0o644)
+            os.rename(source, target)
+        adopted.append(path)
+    _remove(staging)
+    return adopted
+
+
+def _checked(path: str) -> str:
+    try:
+        clean = check_relpath(path)
+    except ProtocolError as error:
+        raise Refusal("bad-request", str(error)) from error
+    if clean.split("/")[0] not in ("registry", "git", "mod"):
+        raise Refusal("bad-request", "not a path of a shared cache: %s" % ascii(path)[:200])
+    return clean
+
+
+def _remove(directory: str) -> None:
+    for parent, names, files in os.walk(directory, topdown=False):
+        for name in files:
+            os.unlink(os.path.join(parent, name))
+        for name in names:
+            place = os.path.join(parent, name)
+            (os.unlink if os.path.islink(place) else os.rmdir)(place)
+    if os.path.isdir(directory):
+        os.rmdir(directory)

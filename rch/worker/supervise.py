@@ -1,0 +1,565 @@
+"""The supervisor of one job: its parent, its log, its clock and its end. It outlives every connection.
+
+One process, one thread, one loop. It holds the locks of the job's slots and roots by descriptor, so its own end, however
+it comes, gives them back; the sandbox dies with it (lessons EX-02, SQ-09).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import selectors
+import signal
+import socket
+import sys
+import termios
+import time
+from typing import Any, Dict, Iterator, List, Optional, Sequence
+
+from rch.worker import _clock
+from rch.worker._cgroup import MemoryGroup, memory_group, oom_kills_of_machine
+from rch.worker._control import Control
+from rch.worker._jobdir import JobDir
+from rch.worker._launch import Launched, launch
+from rch.worker._locks import open_lock, try_lock
+from rch.worker._log import LogWriter
+from rch.worker._mountpoints import MountPoints
+from rch.worker._sandbox import Mount, job_mounts
+from rch.worker.cache import Cache, boot_id
+from rch.worker.protocol import LOG_PAYLOAD_MAX, STREAM_STDERR
+from rch.worker.refusal import Refusal
+from rch.worker.spec import Place, Spec, parse_spec
+
+GRACE_S = 5.0
+"""Between TERM and KILL, everywhere (lessons EX-02)."""
+
+_STUCK_S = 3.0
+"""PID 1 answers a KILL of everything within this time, or its sandbox is torn down from outside."""
+
+_STDIN_MAX = 1 << 20
+_FETCH_FDS = {"0": "null", "1": "pipe", "2": "same"}
+"""A fetch step has no input; all it says counts as stderr."""
+
+_TIOCSIG = 0x40045436
+_TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP}
+
+
+class Outcome:
+    """How one command in the sandbox ended. ``failure`` is set when it never started: (code or None, message)."""
+
+    def __init__(self) -> None:
+        self.started_ns = 0
+        self.wait_status: Optional[int] = None
+        self.failure: Optional["tuple[Optional[int], str]"] = None
+        self.usage = (0, 0, 0)
+        self.reason = "exited"
+        self.message = ""
+
+
+class Supervisor:
+    """Runs the job of one job directory to its end."""
+
+    def __init__(self, job: str, slots: Sequence[int], locks: Sequence[int]) -> None:
+        self.job = JobDir(job)
+        self.cache = Cache(os.path.dirname(os.path.dirname(job)))
+        self._slots = list(slots)
+        self._locks = list(locks)
+        self._selector = selectors.DefaultSelector()
+        self._log = LogWriter(self.job.log)
+        self._launched: Optional[Launched] = None
+        self._outcome = Outcome()
+        self._lines = b""
+        self._errors = b""
+        self._terminal: Optional[int] = None
+        self._stdin: Optional[int] = None
+        self._stdin_data = bytearray()
+        self._stdin_ended = False
+        self._stdin_gone = False
+        self._waiting_to_write = False
+        self._kill_at: Optional[float] = None
+        self._tear_at: Optional[float] = None
+        self._ends_at: Optional[float] = None
+        self._cancelled = False
+        self._wake = self._wakeup()
+        self._control = Control(job, self._selector, self._handle)
+
+    def run(self) -> None:
+        """From the spec to ``rc``. Never raises for what a job or a spec can do."""
+        started_ns = _clock.now_ns()
+        spec: Optional[Spec] = None
+        try:
+            spec = parse_spec(self.job.spec(), self.cache)
+            cpus = self.job.cpus()
+            self.job.forget_secrets()
+            outcome = self._carry_out(spec, cpus)
+        except (Refusal, OSError) as error:
+            outcome = Outcome()
+            outcome.reason, outcome.message = "setup", str(error)
+        self._finish(outcome, started_ns)
+
+    # -- the story ----------------------------------------------------------------------------------------------
+
+    def _carry_out(self, spec: Spec, cpus: List[int]) -> Outcome:
+        shared = self._shared(spec)
+        env = {**spec.env, "RCH_ON_WORKER": "1", "RCH_JOB": self.job.name}
+        with MountPoints(self.cache, spec, job_mounts(spec, self.job.path, shared, fetching=False)):
+            for step in spec.fetch:
+                mounts = job_mounts(spec, self.job.path, shared, fetching=True)
+                with self._fetch_turn():
+                    outcome = self._command(spec, step.argv, env, _FETCH_FDS, mounts, cpus, step.timeout_s, None)
+                if self._cancelled or outcome.wait_status != 0:
+                    return self._fetch_failed(outcome, step.argv)
+            mounts = job_mounts(spec, self.job.path, shared, fetching=False)
+            group = memory_group(self.job.name, spec.memory_bytes) if spec.memory_bytes else None
+            kills = oom_kills_of_machine()
+            try:
+                outcome = self._command(spec, spec.argv, env, spec.fds, mounts, cpus, spec.timeout_s, group)
+                self._judge_memory(outcome, group, kills)
+            finally:
+                if group is not None:
+                    group.remove()
+            return outcome
+
+    def _shared(self, spec: Spec) -> List[Place]:
+        if spec.cargo_home is None:
+            return []
+        parts = self.cache.shared_parts("cargo")
+        return [Place(path, os.path.join(spec.cargo_home, os.path.basename(path)), writable=False) for path in parts]
+
+    @contextlib.contextmanager
+    def _fetch_turn(self) -> Iterator[None]:
+        """One fetch at a time: cargo's own lock lies in the per-job home and does not see the others."""
+        lock = open_lock(os.path.join(self.cache.path, "caches", "lock"))
+        try:
+            while not try_lock(lock) and not self._cancelled:
+                self._serve_events(0.1)
+            yield
+        finally:
+            os.close(lock)
+
+    def _fetch_failed(self, outcome: Outcome, argv: Sequence[str]) -> Outcome:
+        if outcome.reason in ("killed",):
+            return outcome
+        how = outcome.message or ("timeout" if outcome.reason == "timeout" else _shown(outcome.wait_status))
+        outcome.message = "fetch failed: %s: %s" % (" ".join(argv)[:200], how)
+        outcome.reason, outcome.failure, outcome.wait_status = "setup", (None, outcome.message), None
+        return outcome
+
+    def _judge_memory(self, outcome: Outcome, group: Optional[MemoryGroup], kills_before: int) -> None:
+        if outcome.reason != "exited" or outcome.wait_status == 0:
+            return
+        if group is not None:
+            if group.oom_kills():
+                outcome.reason, outcome.message = "oom", "over its memory limit"
+        elif outcome.wait_status is not None and _signal_of(outcome.wait_status) == signal.SIGKILL:
+            if oom_kills_of_machine() > kills_before:
+                outcome.reason, outcome.message = "oom", "the worker ran out of memory"
+
+    def _finish(self, outcome: Outcome, started_ns: int) -> None:
+        """Free the slots, then say so: who reads ``rc`` finds them free."""
+        for descriptor in self._slots:
+            os.close(descriptor)
+        status = outcome.wait_status
+        code, number = (None, None) if status is None else (_code_of(status), _signal_of(status))
+        if outcome.failure is not None:
+            code, outcome.reason = outcome.failure[0], "setup"
+            outcome.message = outcome.message or outcome.failure[1]
+        self.job.write_result(
+            {
+                "code": code,
+                "signal": number,
+                "reason": outcome.reason,
+                "message": outcome.message,
+                "started_ns": outcome.started_ns or started_ns,
+                "ended_ns": _clock.now_ns(),
+                "user_ms": outcome.usage[0],
+                "system_ms": outcome.usage[1],
+                "max_rss": outcome.usage[2] * 1024,
+            }
+        )
+        self._control.close()
+
+    # -- one command --------------------------------------------------------------------------------------------
+
+    def _command(
+        self,
+        spec: Spec,
+        argv: Sequence[str],
+        env: Dict[str, str],
+        fds: Dict[str, str],
+        mounts: Sequence[Mount],
+        cpus: Sequence[int],
+        timeout_s: Optional[float],
+        group: Optional[MemoryGroup],
+    ) -> Outcome:
+        self._outcome = Outcome()
+        if self._cancelled:
+            self._outcome.reason = "killed"
+            return self._outcome
+        try:
+            launched = launch(
+                spec,
+                argv,
+                env,
+                fds,
+                job=self.job.path,
+                cache=self.cache.path,
+                mounts=mounts,
+                cpus=cpus,
+                enter=group.enter if group is not None else None,
+            )
+        except OSError as error:
+            self._outcome.failure = (None, "the sandbox cannot be started: %s" % (error.strerror or error))
+            return self._outcome
+        self._launched = launched
+        self._lines = self._errors = b""
+        self._kill_at = self._tear_at = None
+        self._ends_at = None if timeout_s is None else time.monotonic() + timeout_s
+        fetching = fds is _FETCH_FDS
+        self._watch(launched.control.fileno(), self._read_control)
+        os.set_blocking(launched.errors, False)
+        self._watch(launched.errors, self._read_errors)
+        for descriptor, stream in launched.outputs.items():
+            self._watch_output(descriptor, STREAM_STDERR if fetching else stream)
+        if not fetching:
+            self._stdin_gone = fds["0"] == "null"
+        if launched.stdin is not None:
+            os.set_blocking(launched.stdin, False)
+            self._stdin = launched.stdin
+            self._feed()
+        try:
+            self._loop(launched)
+        finally:
+            self._tear_down(launched)
+        return self._conclude(launched)
+
+    def _loop(self, launched: Launched) -> None:
+        """Until the sandbox is gone and its pipes are read empty (they end when its last process does)."""
+        while True:
+            self._control.tell_watchers(self._log.size)
+            if launched.process.poll() is not None and not launched.outputs and self._terminal is None:
+                return
+            self._serve_events(self._pause())
+            self._escalate(launched)
+
+    def _serve_events(self, timeout_s: Optional[float]) -> None:
+        for key, _ in self._selector.select(timeout_s):
+            current = self._selector.get_map().get(key.fd)
+            if current is not None and current.data is key.data:  # an earlier event of this round may have closed it
+                key.data()
+
+    def _pause(self) -> Optional[float]:
+        times = [t for t in (self._ends_at, self._kill_at, self._tear_at) if t is not None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _escalate(self, launched: Launched) -> None:
+        now = time.monotonic()
+        if self._ends_at is not None and now >= self._ends_at:
+            self._ends_at = None
+            self._end_job("timeout")
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = None
+            self._tear_at = now + _STUCK_S
+            self._say("A %d" % signal.SIGKILL)
+        if self._tear_at is not None and now >= self._tear_at:
+            self._tear_at = None
+            launched.process.kill()
+
+    def _end_job(self, reason: str) -> None:
+        """TERM to every process of the sandbox, KILL after the grace. A second call changes nothing."""
+        if self._kill_at is None and self._tear_at is None:
+            self._outcome.reason = reason
+            self._ends_at = None
+            self._kill_at = time.monotonic() + GRACE_S
+            self._say("A %d" % signal.SIGTERM)
+
+    def _conclude(self, launched: Launched) -> Outcome:
+        self._read_rest_of_control(launched)
+        outcome = self._outcome
+        if outcome.failure is None and outcome.wait_status is None:
+            if not outcome.started_ns:
+                words = self._errors.decode("utf-8", "replace").split()
+                outcome.failure = (None, "the sandbox failed: %s" % (" ".join(words)[:500] or "no word from it"))
+            else:
+                outcome.wait_status = int(signal.SIGKILL)
+                if outcome.reason == "exited":
+                    outcome.reason, outcome.message = "killed", "the sandbox was killed from outside"
+        if outcome.reason == "timeout":
+            outcome.message = "time limit reached"
+        return outcome
+
+    def _tear_down(self, launched: Launched) -> None:
+        with contextlib.suppress(OSError):
+            self._errors += os.read(launched.errors, 4096)
+        for descriptor in [*launched.outputs, launched.errors]:
+            self._unwatch(descriptor)
+        launched.outputs.clear()
+        self._close_stdin()
+        self._close_terminal()
+        self._unwatch(launched.control.fileno(), close=False)
+        if launched.process.poll() is None:
+            launched.process.kill()
+            launched.process.wait()
+
+    def _read_rest_of_control(self, launched: Launched) -> None:
+        with contextlib.suppress(OSError):
+            launched.control.setblocking(False)
+            while True:
+                data = launched.control.recv(4096)
+                if not data:
+                    break
+                self._take_lines(data)
+        launched.control.close()
+        self._launched = None
+
+    # -- what arrives -------------------------------------------------------------------------------------------
+
+    def _read_control(self) -> None:
+        assert self._launched is not None
+        control = self._launched.control
+        try:
+            data, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
+        except OSError:
+            data, descriptors = b"", []
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+            self._terminal = descriptor
+            self._watch_output(descriptor, self._launched.terminal_stream or STREAM_STDERR)
+            self._feed()
+        if not data:
+            self._unwatch(control.fileno(), close=False)
+            return
+        self._take_lines(data)
+
+    def _take_lines(self, data: bytes) -> None:
+        self._lines += data
+        while b"\n" in self._lines:
+            line, _, self._lines = self._lines.partition(b"\n")
+            words = line.split()
+            if words[:1] == [b"S"]:
+                self._outcome.started_ns = int(words[1]) + _clock.offset_ns()
+                self.job.note_start(self._outcome.started_ns)
+            elif words[:1] == [b"F"]:
+                self._outcome.failure = _start_failure(int(words[1]), words[2])
+            elif words[:1] == [b"X"]:
+                self._outcome.wait_status = int(words[1])
+                self._outcome.usage = (int(words[2]), int(words[3]), int(words[4]))
+            if words[:1] in ([b"X"], [b"F"]) and self._terminal is None:
+                self._say("B")
+
+    def _read_errors(self) -> None:
+        assert self._launched is not None
+        data = os.read(self._launched.errors, 4096)
+        if data:
+            self._errors = (self._errors + data)[-4096:]
+        else:
+            self._unwatch(self._launched.errors, close=False)
+
+    def _watch_output(self, descriptor: int, stream: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._watch(descriptor, lambda: self._read_output(descriptor, stream))
+
+    def _read_output(self, descriptor: int, stream: int) -> None:
+        try:
+            data = os.read(descriptor, LOG_PAYLOAD_MAX)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.EIO:  # EIO: the last process that had the terminal open is gone
+                raise
+            data = b""
+        if data:
+            self._keep(stream, data)
+        elif descriptor == self._terminal:
+            self._close_terminal()
+            self._say("B")
+        else:
+            assert self._launched is not None
+            self._launched.outputs.pop(descriptor, None)
+            self._unwatch(descriptor)
+
+    def _keep(self, stream: int, data: bytes) -> None:
+        """Output is never lost: what the log cannot take ends the job, aloud."""
+        try:
+            self._log.write(stream, data)
+        except OSError as error:
+            if not self._outcome.message:
+                self._outcome.message = "the log could not be written (%s)" % (error.strerror or error)
+                self._cancelled = True
+                self._end_job("killed")
+
+    # -- what is asked ------------------------------------------------------------------------------------------
+
+    def _handle(self, request: Dict[str, Any], body: bytes) -> Optional[Dict[str, Any]]:
+        op = request.get("op")
+        if op == "stdin":
+            return {"ok": True, "accepted": self._take_stdin(body, ended=request.get("eof") is True)}
+        if op == "signal":
+            self._signal(str(request.get("signal")))
+            return {"ok": True}
+        if op == "resize":
+            if self._terminal is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    rows, cols = int(request.get("rows", 0)), int(request.get("cols", 0))
+                    sizes = b"".join(n.to_bytes(2, sys.byteorder) for n in (rows, cols, 0, 0))
+                    fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, sizes)
+            return {"ok": True}
+        return None
+
+    def _signal(self, name: str) -> None:
+        if name == "cancel":
+            self._cancelled = True
+            self._end_job("killed")
+            return
+        number = getattr(signal, "SIG" + name, None)
+        if not isinstance(number, signal.Signals):
+            return
+        if number == signal.SIGKILL:
+            self._outcome.reason = "killed"
+            self._say("A %d" % number)
+        elif self._terminal is not None and number in _TERMINAL_SIGNALS:
+            # To whatever is in the foreground there, as a key press would.
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(self._terminal, _TIOCSIG, int(number))
+        else:
+            self._say("K %d" % number)
+
+    def _take_stdin(self, data: bytes, *, ended: bool) -> int:
+        """How much of *data* was taken. A job that has closed its stdin takes all: as into a closed pipe, it is gone."""
+        if self._stdin_gone:
+            return len(data)
+        accepted = min(len(data), _STDIN_MAX - len(self._stdin_data))
+        self._stdin_data += data[:accepted]
+        if ended and accepted == len(data):
+            self._stdin_ended = True
+        self._feed()
+        return accepted
+
+    def _feed(self) -> None:
+        target = self._stdin if self._stdin is not None else self._terminal
+        if target is None:
+            return
+        try:
+            while self._stdin_data:
+                del self._stdin_data[: os.write(target, self._stdin_data[: 1 << 16])]
+        except BlockingIOError:
+            self._want_to_write(target, wanted=True)
+            return
+        except OSError:
+            self._stdin_gone = True
+            self._stdin_data.clear()
+            self._close_stdin()
+            return
+        self._want_to_write(target, wanted=False)
+        if self._stdin_ended:
+            self._stdin_ended = False
+            if target == self._stdin:
+                self._stdin_gone = True
+                self._close_stdin()
+            else:
+                with contextlib.suppress(OSError):
+                    os.write(target, b"\x04")
+
+    def _want_to_write(self, target: int, *, wanted: bool) -> None:
+        if wanted == self._waiting_to_write:
+            return
+        self._waiting_to_write = wanted
+        if target == self._terminal:
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0)
+            self._selector.modify(target, events, self._read_terminal_and_feed)
+        elif wanted:
+            self._selector.register(target, selectors.EVENT_WRITE, self._feed)
+        else:
+            self._selector.unregister(target)
+
+    def _read_terminal_and_feed(self) -> None:
+        if self._terminal is not None and self._launched is not None:
+            self._read_output(self._terminal, self._launched.terminal_stream or STREAM_STDERR)
+        self._feed()
+
+    # -- insides ------------------------------------------------------------------------------------------------
+
+    def _say(self, line: str) -> None:
+        if self._launched is not None:
+            with contextlib.suppress(OSError):
+                self._launched.control.send(line.encode("ascii") + b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+    def _watch(self, descriptor: int, act: Any) -> None:
+        self._selector.register(descriptor, selectors.EVENT_READ, act)
+
+    def _unwatch(self, descriptor: int, *, close: bool = True) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(descriptor)
+        if close:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def _close_stdin(self) -> None:
+        if self._stdin is not None:
+            self._unwatch(self._stdin)
+            self._stdin = None
+            self._waiting_to_write = False
+
+    def _close_terminal(self) -> None:
+        if self._terminal is not None:
+            self._unwatch(self._terminal)
+            self._terminal = None
+
+    def _wakeup(self) -> int:
+        """Signals arrive as bytes in the loop: an ended child, and TERM (the machine goes down) as a cancel."""
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_IGN)
+        self._selector.register(read_end, selectors.EVENT_READ, self._read_wakeup)
+        return read_end
+
+    def _read_wakeup(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            if signal.SIGTERM in os.read(self._wake, 4096):
+                self._signal("cancel")
+
+
+def supervise(job: str, slots: Sequence[int], locks: Sequence[int], ready: Optional[int]) -> None:
+    """Run the job of directory *job* to its end; *slots* and *locks* are descriptors to hold meanwhile.
+
+    ready: written to and closed once the job can be found, watched and signalled.
+    """
+    directory = JobDir(job)
+    pid_file = directory.claim({"pid": os.getpid(), "boot_id": boot_id(), "started_ns": _clock.now_ns()})
+    supervisor = Supervisor(job, slots, locks)
+    if ready is not None:
+        os.write(ready, b"R")
+        os.close(ready)
+    supervisor.run()
+    for descriptor in locks:
+        os.close(descriptor)
+    os.close(pid_file)
+
+
+def _start_failure(number: int, stage: bytes) -> "tuple[Optional[int], str]":
+    text = os.strerror(number)
+    if stage == b"exec":
+        return (127, "command not found") if number == errno.ENOENT else (126, "cannot be executed: %s" % text)
+    return None, "%s: %s" % ({b"cwd": "working directory"}.get(stage, "set-up"), text)
+
+
+def _signal_of(status: int) -> Optional[int]:
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+
+
+def _code_of(status: int) -> Optional[int]:
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+
+
+def _shown(status: Optional[int]) -> str:
+    if status is None:
+        return "no result"
+    number = _signal_of(status)
+    return "signal %d" % number if number is not None else "exit status %s" % _code_of(status)
