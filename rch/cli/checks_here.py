@@ -221,6 +221,26 @@ def check_rchd(config: Config, way: Api, env: Mapping[str, str]) -> tuple[list[C
     return found, status
 
 
+def check_capacity(status: Mapping[str, Any]) -> Iterator[Check]:
+    """Whether any worker could take a job now; every one that could not with its one reason (coverage D-15)."""
+    workers = status.get("workers") or []
+    reasons = []
+    for worker in workers:
+        state = str(worker.get("state", "unknown"))
+        used, total = worker.get("slots_used") or 0, worker.get("slots_total") or 0
+        if state not in ("healthy", "degraded", "unknown"):
+            why = worker.get("reason")
+            reasons.append(f"{worker.get('name')} is {state}{f' ({why})' if why else ''}")
+        elif total and used >= total:
+            reasons.append(f"{worker.get('name')} has no free slot ({used}/{total})")
+    if workers and len(reasons) == len(workers):
+        switched = all(worker.get("state") in ("draining", "disabled") for worker in workers)
+        remedy = "rch workers enable --all" if switched else "rch queue"
+        yield warn("capacity", f"no worker can take a job now: {'; '.join(reasons)}", remedy)
+    elif workers:
+        yield ok("capacity", f"{len(workers) - len(reasons)} of {len(workers)} workers can take a job")
+
+
 def check_jobs(way: Api) -> Iterator[Check]:
     """Jobs whose products nobody has got."""
     try:

@@ -75,6 +75,7 @@ def examine(cwd: str, *, with_workers: bool) -> list[Check]:
         found, status = local.check_rchd(config, way, env)
         checks += found
     if status is not None:
+        checks += local.check_capacity(status)
         checks += local.check_jobs(way)
     pid = status.get("pid") if status else None
     checks += local.check_agent(env, pid if isinstance(pid, int) else None)

@@ -185,6 +185,18 @@ class TestRchd:
         assert row["status"] == FAIL
         assert row["remedy"].startswith(f"kill {os.getpid()}")
 
+    def test_without_a_worker_that_can_take_a_job_names_each_with_its_reason(
+        self, shell: Any, rchd: Any, make_worker: Any
+    ) -> None:
+        rchd.workers = [make_worker(slots_used=32), make_worker("yto", state="unreachable", reason="no route")]
+        row = here(shell)["capacity"]
+        assert (row["status"], row["remedy"]) == (WARN, "rch queue")
+        assert "css has no free slot (32/32); yto is unreachable (no route)" in row["finding"]
+        rchd.workers = [make_worker(state="disabled"), make_worker("yto", state="draining")]
+        assert here(shell)["capacity"]["remedy"] == "rch workers enable --all"
+        rchd.workers = [make_worker(), make_worker("yto", state="draining")]
+        assert here(shell)["capacity"]["status"] == OK
+
     def test_with_undelivered_jobs_is_found(self, shell: Any, rchd: Any, make_job: Any) -> None:
         rchd.jobs = [make_job("j-7", products="undelivered"), make_job("j-8")]
         row = here(shell)["undelivered"]
