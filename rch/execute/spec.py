@@ -44,9 +44,9 @@ def job_spec(
     spec: dict[str, Any] = {
         "id": job_id,
         "argv": list(order.run),
-        "cwd": order.cwd,
+        "cwd": project.cwd,
         "env": dict(project.env),
-        "roots": [{"key": r.key, "path": r.path, "mode": "rw"} for r in project.roots],
+        "roots": [{"key": r.key, "path": p, "mode": "rw"} for r in project.roots for p in (r.path, *r.aliases)],
         "binds": mounted,
         "files": files,
         "uid": order.uid,

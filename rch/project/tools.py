@@ -212,7 +212,7 @@ def _c(env: Mapping[str, str], writable: Sequence[str]) -> ToolIdentity:
         check_trusted(program, writable)
 
     def make() -> ToolIdentity:
-        from rch.worker._identity import c_identity
+        from rch.worker.identity import c_identity
 
         said = c_identity(":".join(directories))
         if not said or not said.get("identity"):

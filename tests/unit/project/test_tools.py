@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +13,7 @@ import pytest
 from rch.errors import NotOffloadable
 from rch.project import identify_tools
 from rch.project import programs as programs_module
+from rch.worker.identity import c_identity
 
 REAL_HOME = os.path.expanduser("~root") if os.geteuid() == 0 else os.path.expanduser("~")
 RUSTUP = Path(REAL_HOME) / ".rustup"
@@ -91,6 +93,26 @@ class TestRust:
         tree.write("rust-toolchain.toml", f"[toolchain]\n{channel}\n")
         with pytest.raises(NotOffloadable) as caught:
             identify_tools(("rust",), str(tree.path), real_env())
+        assert caught.value.code == "toolchain-mismatch"
+        assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.skipif(shutil.which("gcc", path="/usr/bin") is None, reason="needs gcc: CI and dev machines")
+class TestC:
+    def test_te_05_is_what_the_worker_says_about_the_same_compilers_and_is_asked_once(self, tree, monkeypatch):
+        env = {"PATH": "/usr/bin:/bin", "HOME": str(tree.path)}
+        (found,) = identify_tools(("c",), str(tree.path), env)
+        assert found.identity == c_identity("/usr/bin:/bin")["identity"]
+        assert "gcc" in found.identity and "packages: " in found.identity
+        monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("started a process"))
+        assert identify_tools(("c",), str(tree.path), env) == (found,)
+
+    def test_se_08_a_compiler_that_the_caller_may_write_is_never_started(self, tree, tmp_path):
+        trap = tree.write("bin/gcc", f"#!/bin/sh\ntouch {tmp_path}/sprung\n")
+        trap.chmod(0o755)
+        env = {"PATH": f"{tree.path}/bin:/usr/bin:/bin", "HOME": str(tree.path)}
+        with pytest.raises(NotOffloadable) as caught:
+            identify_tools(("c",), str(tree.path), env, writable=[str(tree.real)])
         assert caught.value.code == "toolchain-mismatch"
         assert not (tmp_path / "sprung").exists()
 
