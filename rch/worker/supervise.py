@@ -61,9 +61,9 @@ class Outcome:
 class Supervisor:
     """Runs the job of one job directory to its end."""
 
-    def __init__(self, job: str, slots: Sequence[int], locks: Sequence[int]) -> None:
-        self.job = JobDir(job)
-        self.cache = Cache(os.path.dirname(os.path.dirname(job)))
+    def __init__(self, job: JobDir, slots: Sequence[int], locks: Sequence[int]) -> None:
+        self.job = job
+        self.cache = Cache(os.path.dirname(os.path.dirname(job.path)))
         self._slots = list(slots)
         self._locks = list(locks)
         self._selector = selectors.DefaultSelector()
@@ -83,7 +83,7 @@ class Supervisor:
         self._ends_at: Optional[float] = None
         self._cancelled = False
         self._wake = self._wakeup()
-        self._control = Control(job, self._selector, self._handle)
+        self._control = Control(job.path, self._selector, self._handle)
 
     def run(self) -> None:
         """From the spec to ``rc``. Never raises for what a job or a spec can do."""
@@ -533,7 +533,7 @@ def supervise(job: str, slots: Sequence[int], locks: Sequence[int], ready: Optio
     """
     directory = JobDir(job)
     pid_file = directory.claim({"pid": os.getpid(), "boot_id": boot_id(), "started_ns": _clock.now_ns()})
-    supervisor = Supervisor(job, slots, locks)
+    supervisor = Supervisor(directory, slots, locks)
     if ready is not None:
         os.write(ready, b"R")
         os.close(ready)
