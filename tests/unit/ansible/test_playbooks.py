@@ -86,7 +86,6 @@ class TestTheWorkstation:
         first = run(*words)
         assert first.returncode == 0, first.stdout
         assert {path.name: oct(path.stat().st_mode & 0o777) for path in state.iterdir()} == {
-            "build": "0o700",
             "client-id": "0o600",
             "registry.json": "0o600",
             "ssh": "0o700",
