@@ -7,10 +7,13 @@ from typing import Any
 
 from rch.cli.terminal import size
 
-TOOLS = ("rustc", "cargo", "gcc", "clang", "zstd", "rsync")
+TOOLS = ("rustc", "cargo", "gcc", "clang", "zstd", "rsync", "bwrap")
 """Programs whose version is shown; "not installed" where absent."""
 
-PLANES = (("control", "Fabric connection, rch-wkr"), ("bulk", "rsync over ssh"))
+TOOLCHAINS = {"rustc": "rust", "gcc": "c"}
+"""Programs that the facts know by their toolchain."""
+
+PLANES = (("control", "requests"), ("bulk", "files"))
 
 
 def probe_lines(answer: Mapping[str, Any]) -> list[str]:
@@ -48,14 +51,13 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     health = _mapping(answer.get("health"))
     if not facts and not health:
         return []
-    programs = _mapping(facts.get("programs"))
     rows: list[tuple[str, str]] = [
-        ("system", str(facts.get("uname") or facts.get("triple") or "unknown")),
+        ("system", _system(facts)),
         ("cores", str(facts.get("cores", "unknown"))),
         ("memory", size(_number(health.get("mem_total", facts.get("memory_bytes"))))),
         ("disk free", size(_number(health.get("disk_free", facts.get("disk_free"))))),
     ]
-    rows += [(tool, str(programs.get(tool) or facts.get(tool) or "not installed")) for tool in TOOLS]
+    rows += [(tool, _program(tool, facts)) for tool in TOOLS]
     sandbox = _mapping(answer.get("sandbox"))
     offset = _number(answer.get("clock_offset_ms"))
     rows += [
@@ -65,6 +67,21 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("rch-wkr", f"{answer.get('version', 'unknown')}, protocol {answer.get('protocol', 'unknown')}"),
     ]
     return [(label, text.splitlines()[0][:200] if text else "unknown") for label, text in rows]
+
+
+def _program(tool: str, facts: Mapping[str, Any]) -> str:
+    """The version of *tool* there: what its toolchain says of itself, else what the program said."""
+    from rch.fleet.toolchains import shown
+
+    version = shown(facts).get(TOOLCHAINS.get(tool, "")) or _mapping(facts.get("programs")).get(tool)
+    return str(version) if version else "not installed"
+
+
+def _system(facts: Mapping[str, Any]) -> str:
+    """As ``uname -a`` says it, and the distribution."""
+    words = ["Linux", *(str(facts[key]) for key in ("hostname", "kernel", "machine") if facts.get(key))]
+    distribution = _mapping(facts.get("os")).get("pretty_name")
+    return " ".join(words) + (f" ({distribution})" if distribution else "")
 
 
 def _plane(found: Mapping[str, Any]) -> str:

@@ -158,6 +158,8 @@ def probe(*, name: tuple[str, ...], every: bool) -> int:
                 print(printable(line))
     if said.json:
         said.document(answers)
+    elif not answers:
+        said.say("no workers; next: rch workers add, or rch init")
     return 0 if all(answer.get("ok") for answer in answers) else Unreachable.exit_status
 
 

@@ -83,7 +83,8 @@ def facts(cache: Cache, slots: Slots) -> Dict[str, Any]:
         "cache": {"path": cache.path, "filesystem": filesystem(cache.path), "tmpfs": filesystem(cache.path) == "tmpfs"},
         "sandbox": {"ok": works, "why": why},
         "programs": {
-            name: _version(name) for name in ("rsync", "zstd", "bwrap", "tmux", "git", "cmake", "ninja", "make")
+            name: _version(name)
+            for name in ("rsync", "zstd", "bwrap", "tmux", "git", "cmake", "ninja", "make", "gcc", "clang", "cargo")
         },
         "toolchains": toolchains(cache),
     }

@@ -39,9 +39,16 @@ def probe(**changes: Any) -> dict[str, Any]:
         "clock_offset_ms": 3.2,
         "health": {"mem_total": 64_000_000_000, "disk_free": 500_000_000_000},
         "facts": {
-            "uname": "Linux css 6.1.0 x86_64",
+            "hostname": "css",
+            "kernel": "6.1.0",
+            "machine": "x86_64",
+            "os": {"id": "debian", "version_id": "12", "pretty_name": "Debian GNU/Linux 12 (bookworm)"},
             "cores": 32,
-            "programs": {"rustc": "rustc 1.95.0", "gcc": "gcc 12.2.0", "zstd": "1.5.4", "rsync": "rsync 3.2.7"},
+            "programs": {"zstd": "zstd 1.5.4", "rsync": "rsync 3.2.7", "clang": None},
+            "toolchains": {
+                "rust": [{"identity": "rustc 1.95.0 (x)", "shown": "rustc 1.95.0", "binds": {}}],
+                "c": [{"identity": "gcc …", "shown": "gcc 12.2.0", "binds": {}}],
+            },
         },
         "ok": True,
         **changes,
@@ -161,9 +168,10 @@ class TestProbe:
         assert ended.out.splitlines()[0] == "css: ok"
         assert rows["control"].startswith("ok, 0.25 s")
         assert rows["bulk"].startswith("ok, 0.40 s")
-        assert rows["system"] == "Linux css 6.1.0 x86_64"
+        assert rows["system"] == "Linux css 6.1.0 x86_64 (Debian GNU/Linux 12 (bookworm))"
         assert (rows["cores"], rows["memory"]) == ("32", "64.0 GB")
         assert (rows["rustc"], rows["cargo"], rows["clang"]) == ("rustc 1.95.0", "not installed", "not installed")
+        assert (rows["gcc"], rows["zstd"], rows["rsync"]) == ("gcc 12.2.0", "zstd 1.5.4", "rsync 3.2.7")
         assert (rows["clock"], rows["sandbox"], rows["rch-wkr"]) == ("+3.2 ms", "ok", "0.1.0, protocol 1")
         assert "  disk free  500.0 GB" in ended.out
 
