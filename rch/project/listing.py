@@ -146,8 +146,9 @@ class _Walk:
         self._top = top
         self._everything = ignored_inputs
         self._build_dirs = frozenset(build_dirs)
-        self._named = frozenset(also) | frozenset(rules.required)
-        self._on_the_way = _parents(self._named)
+        self._named = frozenset(also) | frozenset(path for path in rules.required if not path.endswith("/"))
+        self._whole = frozenset(path[:-1] for path in rules.required if path.endswith("/"))
+        self._on_the_way = _parents(self._named) | _parents(self._whole)
         self._above_tracked: set[str] = set()
         lines = [p for p in rules.exclude if not (ignored_inputs and p in OBJECT_PATTERNS)]
         self._patterns = Patterns([*lines, *rules.exclude_extra])
@@ -251,6 +252,8 @@ class _Walk:
         )  # fmt: skip
         if not excluded:
             return mode
+        if path in self._whole and path not in self._build_dirs:
+            return _Mode.ALL
         if secret and not has_tracked and mode is not _Mode.ONLY:
             self.found.held_back.append(path + "/")
         if has_tracked or path in self._on_the_way or self._force:

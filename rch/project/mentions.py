@@ -30,9 +30,10 @@ def configured_sources(build: str) -> tuple[str, ...]:
 def makefile_places(directory: str, named: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Directories and files that the Makefile used in *directory* names in plain words: srcdir, ``include``.
 
-    named: values of ``-f``. Words with ``$`` are left to make; what does not exist is left out, as ``-include`` does.
+    named: values of ``-f``; directories among them are left out. Words with ``$`` are left to make; what does not
+    exist is left out, as ``-include`` does.
     """
-    files = [os.path.join(directory, name) for name in named]
+    files = [path for name in named if os.path.isfile(path := os.path.join(directory, name))]
     if not files:
         files = [path for name in _MAKEFILES if os.path.isfile(path := os.path.join(directory, name))][:1]
     return tuple(dict.fromkeys(_makefile_places(files, directory)))

@@ -309,7 +309,9 @@ class _Search:
             for directory in _upwards(self._directory)
             for name in ("rust-toolchain", "rust-toolchain.toml")
         ]
-        inside = (os.path.relpath(path, root.real) for path in paths if is_below(path, root.real))
+        crates = [os.path.dirname(path) for path in self._cargo.manifests]
+        paths += [os.path.join(path, "") for path in crates if is_below(path, root.real) and path != root.real]
+        inside = (path[len(root.real) :].lstrip("/") for path in paths if is_below(path, root.real))
         return tuple(RelPath(path) for path in dict.fromkeys(inside))
 
     def _extra_files(self, discovery: Discovery) -> tuple[ExtraFile, ...]:

@@ -46,7 +46,8 @@ class ManifestRules:
     """What :func:`take_manifest` leaves out or lets in beside what git says.
 
     build_dirs are those of the root; their untracked files are nobody's to push.
-    required:  paths that belong to the manifest although git ignores them (Cargo.lock, .cargo/config.toml, …).
+    required:  paths that belong to the manifest although git ignores them (Cargo.lock, .cargo/config.toml, …); one that
+               ends in "/" is a directory of which everything counts if git ignores it (a generated crate).
     """
 
     exclude: tuple[str, ...] = DEFAULT_EXCLUDES

@@ -76,6 +76,22 @@ class TestAProject:
         project = build(CARGO, "cargo build", repo.path)
         assert sent(project) == {".gitignore", "Cargo.toml", "src/lib.rs", "Cargo.lock", ".cargo/config.toml"}
 
+    def test_takes_a_generated_crate_along_that_git_ignores_and_not_its_neighbours(self, repo, build):
+        repo.write(".gitignore", "/gen/\n")
+        repo.write(
+            "Cargo.toml", '[package]\nname = "app"\nversion = "0.1.0"\n[dependencies]\nx = {path = "gen/deep/x"}\n'
+        )
+        repo.write("src/lib.rs")
+        repo.commit()
+        repo.write("gen/deep/x/Cargo.toml", '[package]\nname = "x"\nversion = "0.1.0"\n')
+        repo.write("gen/deep/x/src/lib.rs")
+        repo.write("gen/deep/x/target/junk")
+        repo.write("gen/deep/y/private")
+        repo.write("gen/junk")
+        assert sent(build(CARGO, "cargo build", repo.path)) == {
+            ".gitignore", "Cargo.toml", "src/lib.rs", "gen/deep/x/Cargo.toml", "gen/deep/x/src/lib.rs",
+        }  # fmt: skip
+
     def test_settings_name_it_and_steer_what_travels(self, repo, build):
         repo.write("Makefile")
         repo.write("a.dat")
