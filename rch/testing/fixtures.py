@@ -14,6 +14,7 @@ container_state    test     the same of ``container_lab``
 any_state          test     both kinds of worker, one test each
 new_state          test     a function: lab -> one more RchState (a second workstation)
 project_copy       test     a function: name of an example -> path of a private copy
+real_input         test     a function: name of :data:`rch.testing.inputs.INPUTS` -> path of its tree, ready to build
 ================== ======== ==========================================================================================
 
 Tests that use a lab carry its marker (``sshd`` or ``container``) by themselves. Everything is taken down again, also
@@ -32,6 +33,7 @@ from pathlib import Path
 
 import pytest
 
+from rch.testing import inputs
 from rch.testing.lab import EmbeddedLab, EmbeddedWorker, remove_tree, stop_daemons
 from rch.testing.lab_containers import ContainerLab, ContainerWorker
 from rch.testing.lab_processes import start_time
@@ -232,6 +234,13 @@ def project_copy(tmp_path: Path) -> Callable[[str], str]:
         return str(place / name)
 
     return copy
+
+
+@pytest.fixture
+def real_input(tmp_path: Path) -> Callable[[str], str]:
+    place = tmp_path / "inputs"
+    place.mkdir()
+    return lambda name: inputs.unpack(name, str(place))
 
 
 # --- where tests run ----------------------------------------------------------------------------------------------
