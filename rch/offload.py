@@ -21,6 +21,7 @@ from rch.errors import (
     NotOffloadable,
     ProductsUnverified,
     RchError,
+    ToolMissing,
 )
 from rch.intercept.decision import Kind, Segment, Verdict
 from rch.order import Order
@@ -55,6 +56,8 @@ def offload(order: Order, caller: Session, desk: Desk) -> None:
     kind: Kind | None = None
     try:
         config = desk.config_for(order)
+        if notice := config.untrusted_notice():
+            caller.note(f"[rch] {notice}")
         segment = desk.decide(order, config)
         kind = segment.kind
         if segment.verdict is Verdict.LOCAL or kind is None:
@@ -123,10 +126,11 @@ def see_through(
         return after_loss(running, order, desk)
     if running.rc.get("reason") == "setup":
         desk.give_up(running)
-        return NotOffloadable(
-            f"{running.name}: {running.rc.get('message') or 'the sandbox could not be set up'}",
-            code="capability-missing",
-        )
+        text = f"{running.name}: {order.run[0]}: {running.rc.get('message') or 'the sandbox could not be set up'}"
+        code = running.rc.get("code")
+        if code in (126, 127) and order.options.must_be_remote:  # what a shell there would have said
+            return Ending(code, job=job.id, message=ToolMissing(text).one_line())
+        return NotOffloadable(text, code="capability-missing")
     if running.rc.get("reason") == "oom" and running.kind.repeatable and not order.options.must_be_remote:
         desk.give_up(running)
         return NotOffloadable(f"{running.name} ran out of memory", code="oom")

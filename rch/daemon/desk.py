@@ -17,6 +17,7 @@ import structlog
 
 from rch.config import Config, load_config
 from rch.config.places import Places
+from rch.config.policy import policy_of
 from rch.daemon import places as rooms
 from rch.daemon.joblog import JobLog
 from rch.daemon.pool import Member, Pool
@@ -39,7 +40,7 @@ from rch.errors import (
 )
 from rch.execute.spec import job_spec
 from rch.intercept import classify_argv
-from rch.intercept.decision import Kind, Policy, Products, Segment, Verdict
+from rch.intercept.decision import Kind, Products, Segment, Verdict
 from rch.offload import offload, see_through, tell
 from rch.order import Order, parse_order
 from rch.paths import AbsPath, Argv, RelPath
@@ -247,6 +248,7 @@ class Desk:
         if not self._pool.members():
             error = self._pool.registry_error
             raise NotOffloadable(error or "no worker is registered", code="no-workers", hint="rch init")
+        self._check_names(order)
         wanted = wanted_of(order, kind, project, config, len(os.sched_getaffinity(0)))
         refused = dict(tried)
         while True:
@@ -283,6 +285,23 @@ class Desk:
             reason = "pinned" if wanted.pinned else ("only worker" if len(choice.candidates) == 1 else "standard")
             return Lease(member, view, slots, reason)
 
+    def _check_names(self, order: Order) -> None:
+        """A flag that names a worker or tag that does not exist is a mistake, not a restriction (lessons UX-04)."""
+        members = self._pool.members()
+        names = sorted(m.worker.name for m in members)
+        if order.options.worker and order.options.worker not in names:
+            raise UsageError(
+                f"no worker {order.options.worker!r} in the inventory (known: {', '.join(names)})",
+                what=order.options.worker,
+                allowed=tuple(names),
+                hint="rch workers list",
+            )
+        tags = {tag for m in members for tag in m.worker.declared.tags}
+        for part in filter(None, (p.strip().removeprefix("!") for p in order.options.tag.split(","))):
+            if part not in tags:
+                known = ", ".join(sorted(tags)) or "none"
+                raise UsageError(f"no worker has the tag {part!r} (known: {known})", what=part, hint="rch workers list")
+
     def _views(self, project: Project) -> list[WorkerView]:
         views = self._pool.views(self._store.switches(), lambda name: self._clock_then(project, name))
         return [replace(view, unportable=self._store.unportable(project.id, view.worker_class)) for view in views]
@@ -304,6 +323,7 @@ class Desk:
         self._store.put_job(job)
         self._retire(project.roots)
         try:
+            self._run_pre_transfer(project, caller, config)
             self._send_caches(member, project)
             spec, spec_body = job_spec(
                 project,
@@ -358,6 +378,12 @@ class Desk:
             caller.note(f"[rch] {running.name}: {lease.slots} slots, {lease.reason}; {shown_push(job)}")
         self._connect_input(running, order, caller)
         return running
+
+    def _run_pre_transfer(self, project: Project, caller: Session, config: Config) -> None:
+        if config.hooks.pre_transfer:
+            why = caller.run_hook("pre_transfer", config.hooks.pre_transfer, project.roots[0].path)
+            if why:
+                raise NotOffloadable(f"hooks.pre_transfer failed ({why})", code="hook-failed")
 
     def _push(
         self,
@@ -927,19 +953,6 @@ HINTS = {
 }
 
 
-def policy_of(config: Config) -> Policy:
-    """The part of the configuration that decides."""
-    table = config.interception
-    return Policy(
-        structure=table.structure,
-        confidence_threshold=table.confidence_threshold,
-        exclude=tuple(table.exclude),
-        toolchains={k: v for k, v in table.toolchains.model_dump().items() if isinstance(v, bool)},
-        run_tests=config.execution.run_tests,
-        enabled=config.enabled,
-    )
-
-
 def read_small(path: str) -> bytes | None:
     """A manifest for the preflight; None when there is none that could be one."""
     try:
@@ -982,15 +995,14 @@ def wanted_of(order: Order, kind: Kind, project: Project, config: Config, cpus: 
         allowed.append(frozenset({switches.worker}))
     if switches.workers:
         allowed.append(frozenset(switches.workers))
-    tag = order.options.tag or switches.tag
-    if tag:
-        allowed.append(frozenset(tag.split(",")))
+    tag = order.options.tag or switches.tag or ""
     return Wanted(
         slots=slots,
         tools=project.tools,
         pinned=order.options.worker,
         allowed=tuple(allowed),
         blocked=frozenset(config.workers.blocked),
+        tags=tuple(part.strip() for part in tag.split(",") if part.strip()),
         min_speed_score=float(config.workers.min_speed_score),
         returns_files=kind.products is Products.FILES,
     )

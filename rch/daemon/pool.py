@@ -99,7 +99,7 @@ class Pool:
         try:
             self._adopt(read_registry(self._state_dir))
         except ConfigError as error:
-            self.registry_error = error.one_line()
+            self.registry_error = error.message
         thread = threading.Thread(target=self._watch, name="pool-watch", daemon=True)
         thread.start()
         self._threads.append(thread)
@@ -118,7 +118,7 @@ class Pool:
             registry = refresh_if_stale(self._state_dir, self._inventory) or read_registry(self._state_dir)
             self.registry_error = ""
         except ConfigError as error:
-            self.registry_error = error.one_line()
+            self.registry_error = error.message
             return
         self._adopt(registry)
 
@@ -128,7 +128,7 @@ class Pool:
             self._adopt(load_registry(self._state_dir, self._inventory))
             self.registry_error = ""
         except ConfigError as error:
-            self.registry_error = error.one_line()
+            self.registry_error = error.message
 
     def members(self) -> list[Member]:
         """All workers that are enabled or not, by name."""

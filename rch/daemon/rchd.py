@@ -62,6 +62,7 @@ class Rchd:
         self.instance = os.urandom(8).hex()
         self.store = Store(AbsPath(os.path.join(places.state, "rch.db")))
         config = load_config("/", dict(os.environ), state_dir=places.state)
+        self._socket = config.socket_path
         inventory = os.environ.get("RCH_INVENTORY")
         self.pool = Pool(
             places.state,
@@ -133,14 +134,17 @@ class Rchd:
         return fd
 
     def _listen(self) -> socket.socket:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.places.socket)  # we hold the lock, so whoever made it is gone
+        for path in {self.places.socket, self._socket}:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)  # we hold the lock, so whoever made it is gone
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         old = os.umask(0o177)
         try:
-            listener.bind(self.places.socket)
+            listener.bind(self._socket)
         finally:
             os.umask(old)
+        if self._socket != self.places.socket:
+            os.symlink(self._socket, self.places.socket)  # clients know the run directory, not the configuration
         listener.listen(128)
         listener.setblocking(False)
         return listener

@@ -48,6 +48,7 @@ class Wanted:
 
     pinned:  the one worker named by --worker or --on; beats every restriction but health and toolchain.
     allowed: restrictions that must all hold; each is a set of names or tags.
+    tags:    "a,b" both tags, "!a" without it (checklist A12).
     """
 
     slots: int = 1
@@ -55,6 +56,7 @@ class Wanted:
     pinned: str = ""
     allowed: tuple[frozenset[str], ...] = ()
     blocked: frozenset[str] = frozenset()
+    tags: tuple[str, ...] = ()
     min_speed_score: float = 0.0
     returns_files: bool = True
 
@@ -109,6 +111,9 @@ def refuse(wanted: Wanted, view: WorkerView) -> tuple[str, str] | None:
         for allowed in wanted.allowed:
             if not names & allowed:
                 return "no-candidate", f"not among {', '.join(sorted(allowed))}"
+        for tag in wanted.tags:
+            if (tag.removeprefix("!") in view.tags) == tag.startswith("!"):
+                return "no-candidate", f"has the tag {tag[1:]}" if tag.startswith("!") else f"lacks the tag {tag}"
         if names & wanted.blocked:
             return "no-candidate", "blocked by the configuration"
         if wanted.min_speed_score > 0 and (view.speed_score or 0.0) < wanted.min_speed_score:
