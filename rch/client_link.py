@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import select
-from time import monotonic
+from time import monotonic, sleep
 
 from rch import client_frames as wire
 from rch.client_paths import Traceless, spool_request
@@ -133,14 +133,15 @@ def open_link(socket_path: str, run: str, request: bytes, spool_places: list[str
     """Hand *request* (JSON) to rchd; frames flow when this returns. Raises NoLink."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        sock.setblocking(False)
+        until = monotonic() + ANSWER_S
         try:
-            sock.settimeout(ANSWER_S)
-            sock.connect(socket_path)
-        except TimeoutError:
-            raise NoLink("hung", "rchd does not accept connections") from None
+            while not _connected(sock, socket_path):
+                if monotonic() > until:
+                    raise NoLink("hung", f"rchd accepts no connection within {ANSWER_S} s")
+                sleep(0.01)
         except OSError as error:
             return _open_spool(run, request, spool_places, denied=error.errno in _DENIED)
-        sock.setblocking(False)
         fd = sock.detach()
     finally:
         sock.close()
@@ -157,12 +158,20 @@ def can_connect(socket_path: str) -> bool:
     """Somebody listens; nothing is said."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.settimeout(ANSWER_S)
-        sock.connect(socket_path)
+        sock.setblocking(False)
+        return _connected(sock, socket_path)
     except OSError:
         return False
     finally:
         sock.close()
+
+
+def _connected(sock: socket.socket, path: str) -> bool:
+    """Connect, False while rchd's queue of connections is full; raises OSError when nobody listens."""
+    try:
+        sock.connect(path)
+    except BlockingIOError:
+        return False
     return True
 
 
@@ -213,32 +222,32 @@ def _open_spool(run: str, request: bytes, places: list[str], *, denied: bool) ->
             raise NoLink(
                 absent.why, f"the spool directory's path has {len(line)} bytes, {select.PIPE_BUF} are possible"
             )
+        # Open before rchd hears of it: it takes a FIFO without a reader for a caller that has gone.
+        read_fd = os.open(spool + "/down", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            os.write(announce, line)
-        except OSError as error:
-            raise NoLink(absent.why, f"{absent}, and the spool is full ({error.strerror})") from None
-        return _meet(spool)
+            try:
+                os.write(announce, line)
+            except OSError as error:
+                raise NoLink(absent.why, f"{absent}, and the spool is full ({error.strerror})") from None
+            return Link("spool", read_fd, _meet(spool, read_fd))
+        except BaseException:
+            os.close(read_fd)
+            raise
     finally:
         os.close(announce)
         if spool is not None:
             _remove_spool(spool)
 
 
-def _meet(spool: str) -> Link:
-    """Wait until rchd has opened both FIFOs; the directory is not needed from then on."""
-    read_fd = os.open(spool + "/down", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+def _meet(spool: str, read_fd: int) -> int:
+    """Wait until rchd has opened both FIFOs; the one to write to. The directory is not needed from then on."""
+    # rchd opens "up" before "down" and says ALIVE as soon as both are open.
+    if not _wait(read_fd, select.POLLIN, monotonic() + ANSWER_S):
+        raise NoLink("hung", f"rchd does not answer through the spool within {ANSWER_S} s")
     try:
-        # rchd opens "up" before "down" and says ALIVE as soon as both are open.
-        if not _wait(read_fd, select.POLLIN, monotonic() + ANSWER_S):
-            raise NoLink("hung", f"rchd does not answer through the spool within {ANSWER_S} s")
-        try:
-            write_fd = os.open(spool + "/up", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            raise NoLink("absent", "rchd left the spool") from None
-    except BaseException:
-        os.close(read_fd)
-        raise
-    return Link("spool", read_fd, write_fd)
+        return os.open(spool + "/up", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        raise NoLink("absent", "rchd left the spool") from None
 
 
 def spool_places(environ: dict[str, str], cwd: str) -> list[str]:

@@ -27,6 +27,7 @@ else:
 RETURN_S = 30.0
 """Seconds in which an rchd that died during a job may come back."""
 
+_IN_VAIN = 5
 _USAGE, _UNDELIVERED, _NOT_POSSIBLE = 2, 102, 103
 _C_FAMILY = ("cc", "c++", "gcc", "g++", "clang", "clang++", "cpp")
 
@@ -133,6 +134,7 @@ class Exec:
 
         link = self._reach(relay)
         again = True
+        in_vain = 0
         while True:
             ending = relay.run(link)
             if ending.how == "local":
@@ -147,7 +149,9 @@ class Exec:
                 again = False
                 link = self._reach(relay)
                 continue
-            found = self._reach_again(relay)
+            # An rchd that answers, says nothing and leaves, again and again, is none.
+            in_vain = 0 if relay.progress else in_vain + 1
+            found = self._reach_again(relay) if in_vain < _IN_VAIN else None
             if found is None:
                 return (Ending("signal", status=128 + relay.signalled) if relay.signalled else ending), None
             link = found
@@ -230,7 +234,7 @@ class Exec:
         return fail(
             _UNDELIVERED,
             "JobLost",
-            f"rchd ended and none came back within {RETURN_S:g} s; {where} may go on, its products are not in place",
+            f"rchd is gone and did not come back within {RETURN_S:g} s; {where} may go on, its products are not in place",
             f"rch daemon start, then rch attach {relay.job} or rch fetch {relay.job}",
         )
 

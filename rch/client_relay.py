@@ -87,6 +87,7 @@ class Relay:
         self.offset = 0
         self.roots: list[str] = []
         self.signalled = 0
+        self.progress = False  # the last link brought more than signs of life
         self.stdin = Stdin(caller.fds["0"], interactive=interactive)
         self._caller = caller
         self._raw_tty = interactive and caller.fds["0"] == "tty"
@@ -187,7 +188,7 @@ class Relay:
         """Serve *link* until there is an ending; "lost" leaves everything in place for the next link."""
         self._link = link
         self._ending = None
-        self._alive_seen = False
+        self._alive_seen = self.progress = False
         if self.job:
             self._told.clear()  # a new rchd has not heard of them
             self._signals = [self.signalled] if self.signalled else []
@@ -262,6 +263,7 @@ class Relay:
         self._write_some()
 
     def _take(self, link: Link, kind: int, payload: bytes) -> None:
+        self.progress = self.progress or kind not in (wire.ALIVE, wire.ACCEPTED)
         if kind == wire.LOG:
             self._take_log(payload)
         elif kind == wire.ALIVE:

@@ -668,7 +668,7 @@ class TestAnRchdThatDies:
         first.stdout.close()
         _, err = process.communicate(timeout=30)
         assert process.returncode == 102
-        assert err.startswith(b"rch: error[JobLost] rchd ended and none came back within 0.5 s; job j-1 on css may go on")
+        assert err.startswith(b"rch: error[JobLost] rchd is gone and did not come back within 0.5 s; job j-1 on css may go on")
         assert err.count(b"\n") == 1
 
     def test_stdin_goes_on_where_the_worker_says(self, no_start):
