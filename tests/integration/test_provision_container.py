@@ -1,11 +1,13 @@
 """The roles where we are root: account, packages, keys, the workstation's Rust by copy. On a podman container."""
 
 import json
+import os
 import subprocess
 
 import pytest
 
 from rch.fleet import read_registry
+from rch.testing.lab_containers import ContainerLab
 from rch.testing.lab_provision import provision
 
 CACHE = "/home/rch/.rch"
@@ -52,10 +54,28 @@ class TestASecondRun:
 
     def test_pd_01_restores_a_package_that_was_removed(self, again, container_worker):
         text(container_worker.run("apt-get", "remove", "-y", "-q", "tmux"))
-        assert changes(again("--check")) == ["system_packages : install | Say what would be installed"]
+        announced = changes(again("--check"))
+        assert announced[0] == "system_packages : install | Say what would be installed"
+        assert announced[1:] == ["rch_worker : write_facts | Write the facts"]  # tmux is missing in them, now
         assert container_worker.run("sh", "-c", "command -v tmux").returncode != 0
         assert changes(again()) == ["system_packages : install | Install the missing packages with apt"]
         text(container_worker.run("tmux", "-V"))
+
+
+class TestABlankWorker:
+    def test_pd_01_passes_in_check_mode_and_stays_blank(self, lab_place, container_lab):
+        lab = ContainerLab(os.path.join(lab_place, "box-blank"))
+        try:
+            lab.up(with_roles=False)
+            recap = provision(
+                lab.inventory, scratch=lab.directory, state_dir=lab.state_dir, arguments=("--check", "--diff")
+            )
+            assert recap.count("failed") == 0
+            assert "worker_base : account | Make the account" in changes(recap)
+            assert lab.worker.run("getent", "passwd", "rch").returncode != 0
+            assert text(lab.worker.run("sh", "-c", "ls -d /home/rch /etc/ansible 2>/dev/null; true")) == ""
+        finally:
+            lab.down()
 
 
 class TestTheAccount:

@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from rch.fleet import is_stale, read_registry
+from rch.testing.lab import EmbeddedLab
 from rch.testing.lab_provision import PlaybookFailed, provision
 
 
@@ -58,6 +59,23 @@ class TestASecondRun:
         }
         assert os.path.realpath(link) == target
         assert stat.S_IMODE(os.stat(embedded_worker.cache_dir).st_mode) == 0o700
+
+
+@pytest.mark.sshd
+class TestABlankWorker:
+    def test_pd_01_passes_in_check_mode_and_stays_blank(self, lab_place):
+        lab = EmbeddedLab(os.path.join(lab_place, "emb-blank"), workers=1)
+        try:
+            lab.up(with_roles=False)
+            before = sorted(os.listdir(lab.worker.directory))
+            recap = provision(
+                lab.inventory, scratch=lab.directory, state_dir=lab.state_dir, arguments=("--check", "--diff")
+            )
+            assert recap.count("failed") == 0
+            assert "worker_base : configure | Make the cache directory" in changes(recap)
+            assert sorted(os.listdir(lab.worker.directory)) == before
+        finally:
+            lab.down()
 
 
 class TestTheWorker:
