@@ -6,6 +6,7 @@ inventory's own values go in as options, so the answer is the merger that a pers
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import subprocess
@@ -112,6 +113,21 @@ def check_identity(name: str, path: AbsPath) -> None:
         )
 
 
+SOCKET_ROOM = 107 - 17
+"""Bytes for a control path: a Unix socket's 107, less the 17 that OpenSSH adds while it makes the socket."""
+
+
+def _multiplexing(settings: SshSettings, control_dir: AbsPath) -> tuple[str, ...]:
+    """One master per worker, or none where the directory leaves no room for a socket's name (slower, never wrong)."""
+    # %C would be 40 bytes; eight tell a handful of workers of one run directory apart.
+    name = hashlib.blake2b(repr(settings).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    path = f"{control_dir}/{name}"
+    if len(os.fsencode(path)) > SOCKET_ROOM:
+        return ("  ControlMaster no", "  ControlPath none")
+    path = path.replace("%", "%%")
+    return ("  ControlMaster auto", f'  ControlPath "{path}"', "  ControlPersist 120")
+
+
 def config_file_text(settings: SshSettings, control_dir: AbsPath) -> str:
     """An ssh_config for ``ssh -F`` with one host, ``rch``; the bulk plane's whole configuration.
 
@@ -135,9 +151,7 @@ def config_file_text(settings: SshSettings, control_dir: AbsPath) -> str:
         "  BatchMode yes",
         "  ForwardAgent no",
         "  ForwardX11 no",
-        "  ControlMaster auto",
-        f"  ControlPath {quoted(control_dir.replace('%', '%%') + '/%C')}",
-        "  ControlPersist 120",
+        *_multiplexing(settings, control_dir),
         f"  ConnectTimeout {max(1, round(settings.connect_timeout_s))}",
         "  ServerAliveInterval 15",
         "  ServerAliveCountMax 3",

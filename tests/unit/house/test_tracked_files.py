@@ -11,8 +11,8 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[3]
 
-# Spelled in two halves: this file is tracked too.
-MACHINE_PATHS = ("/work/", "/farm/", "/root/.pyenv", "/opt/wheels")
+# Spelled otherwise than meant: this file is tracked too.
+MACHINE_PATHS = tuple(path.replace("|", "/") for path in ("|work|", "|farm|", "|root|.pyenv", "|opt|wheels"))
 
 # Hosts that everybody's configuration may name.
 PUBLIC = {
