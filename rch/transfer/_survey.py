@@ -123,11 +123,18 @@ class _Surveyor:
             if placing.fetch or (entry.type == "l" and not _same_link(placing.expected, entry, self.tree)):
                 self._touch(path, entry.mtime_ns)
                 return _step("put", entry, build, now, loose=loose)
-            return _step("set", entry, build, now, loose=loose)
+            return self._set(entry, build, now, loose=loose)
         if now is not None and self._is_same(entry, now):
-            return _step("set", entry, build, now, loose=loose)
+            return self._set(entry, build, now, loose=loose)
         self._conflict(path, self._kind(placing.expected, build=build, now=now))
         return None
+
+    def _set(self, entry: Entry, build: bool, now: Stamp | None, *, loose: bool) -> Step:
+        """Mode and time of one name. What has further names here gets a file of its own: they are not meant."""
+        own = loose and entry.type == "f"
+        if own:
+            self._touch(entry.path, entry.mtime_ns)
+        return _step("own" if own else "set", entry, build, now, loose=loose)
 
     def _is_same(self, entry: Entry, now: Stamp) -> bool:
         """Somebody here made the very content that was to come."""
@@ -143,9 +150,13 @@ class _Surveyor:
             self._conflict(entry.path, self._kind(placing.expected, build=build, now=now))
             return None
         expected = placing.expected
-        # what was added to it here meanwhile must stay visible to whoever compares its time
-        if now is None or expected is None or (expected.mtime_ns, expected.mode) == (now.mtime_ns, now.mode):
-            finishing[entry.path] = _step("finish", entry, build, None)
+        if now is not None and expected is not None:
+            # what was added to it here meanwhile must stay visible to whoever compares its time
+            entry = entry._replace(
+                mode=entry.mode if expected.mode == now.mode else now.mode,
+                mtime_ns=entry.mtime_ns if expected.mtime_ns == now.mtime_ns else now.mtime_ns,
+            )
+        finishing[entry.path] = _step("finish", entry, build, None)
         if now is not None:
             return None
         self._touch(entry.path, entry.mtime_ns)

@@ -141,7 +141,7 @@ class _Delivery:
         plan = self._plan(delta, local, unsent, ())
         changed: list[str] = []
         if not plan.empty or plan.conflicts:
-            changed = list(changed_since(self.manifest, self.root))
+            changed = self._edited(changed_since(self.manifest, self.root), delta)
             if changed:
                 plan = self._plan(delta, local, unsent, changed)
         if _needs_repair(plan.conflicts):
@@ -221,6 +221,26 @@ class _Delivery:
                     now,
                 )
         return found
+
+    def _edited(self, changed: Sequence[str], delta: Delta) -> list[str]:
+        """Those of *changed* that somebody here changed: an interrupted return of this very job placed the others."""
+        there = self.held.apply_delta(delta).entries
+        edited = []
+        with Beneath(self.root.real) as tree:
+            for path in changed:
+                entry, status = there.get(path), tree.lstat(path)
+                if status is None or entry is None:
+                    same = status is None and entry is None
+                else:
+                    now = Stamp.of(status)
+                    same = now.type == entry.type and (
+                        now.type == "d"
+                        or (now.type == "l" and tree.readlink(path) == entry.content)
+                        or (now.size == entry.size and hash_beneath(tree, path) == entry.content)
+                    )
+                if not same:
+                    edited.append(path)
+        return edited
 
     def _bring_and_place(
         self, plan: ReturnPlan, delta: Delta, local: LocalBuild, new_paths: Sequence[Entry]

@@ -270,7 +270,10 @@ class Returned:
 
 @dataclass(frozen=True)
 class RolledForward:
-    """An interrupted placement that was found at start. ``complete``: all of it lies there now; else it was dropped."""
+    """An interrupted placement that was found at start.
+
+    complete: all of it lies there now, but for the source conflicts in ``placement``; else the rest was dropped.
+    """
 
     root: AbsPath
     job: str

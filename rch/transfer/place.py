@@ -118,7 +118,7 @@ class _Areas:
 
     def __init__(self, staging: Staging, tree: Beneath, root: Root) -> None:
         self.paths: list[str] = [staging.path]
-        self._tree = tree
+        self.tree = tree
         self._index: dict[str, int] = {}
         with open_directory(staging.path) as fd:
             ours = mount_id(fd)
@@ -141,7 +141,7 @@ class _Areas:
 
     def make(self) -> None:
         for path in self.paths[1:]:
-            fd, name = self._tree.parent(path)
+            fd, name = self.tree.parent(path)
             with _same_time(fd):
                 os.mkdir(name, 0o700, dir_fd=fd)
 
@@ -149,7 +149,7 @@ class _Areas:
         """A descriptor of the area; the caller closes it."""
         if index == 0:
             return os.open(self.paths[0], os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        return os.dup(self._tree.directory(self.paths[index]))
+        return os.dup(self.tree.directory(self.paths[index]))
 
 
 @contextlib.contextmanager
@@ -171,11 +171,18 @@ def _stage(plan: ReturnPlan, found: Survey, staging: Staging, areas: _Areas) -> 
     steps: list[Step] = []
     try:
         for number, step in enumerate(found.steps):
-            if step.op != "put":
+            if step.op not in ("put", "own"):
                 steps.append(step)
                 continue
             area = areas.area_of(step.path)
             name = f"put-{number}"
+            if step.op == "own":
+                if _copy_own(step, areas.tree, name, fds[area]):
+                    _finish_file(name, fds[area], step)
+                    steps.append(step._replace(op="put", area=area, name=name))
+                else:  # not what it was any more, which the step itself will find
+                    steps.append(step._replace(op="set"))
+                continue
             if step.type == "l":
                 os.symlink(step.content, name, dir_fd=fds[area])
                 os.utime(name, ns=(step.mtime_ns, step.mtime_ns), dir_fd=fds[area], follow_symlinks=False)
@@ -200,6 +207,24 @@ def _stage(plan: ReturnPlan, found: Survey, staging: Staging, areas: _Areas) -> 
         for fd in fds:
             os.close(fd)
     return steps
+
+
+def _copy_own(step: Step, tree: Beneath, name: str, fd: int) -> bool:
+    """Copy the file that lies at the step's path; False when it does not have the content that it should have."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with (
+            tree.open_file(step.path) as source_fd,
+            open(source_fd, "rb", closefd=False) as reader,
+            open(os.open(name, flags, 0o600, dir_fd=fd), "w+b") as writer,
+        ):
+            shutil.copyfileobj(reader, writer, 1 << 20)
+            writer.seek(0)
+            return hash_stream(writer) == step.content
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return False
 
 
 def _copy(source: str, source_fd: int, name: str, fd: int) -> None:
@@ -504,7 +529,9 @@ def _roll_one(journal: Journal, state_dir: AbsPath, key: str, hook: Hook) -> Rol
             remember_tree_paths(state_dir, key, journal.root, journal.tree_paths)
     except OSError as error:
         return RolledForward(journal.root, journal.job, complete=False, why=str(error))
-    return RolledForward(journal.root, journal.job, complete=not result.conflicts, placement=result)
+    stopped = [c.path for c in result.conflicts if c.kind is ConflictKind.BUILD]
+    why = f"{stopped[0]} changed since" if stopped else ""
+    return RolledForward(journal.root, journal.job, complete=not stopped, why=why, placement=result)
 
 
 def _objection(journal: Journal, tree: Beneath) -> str:

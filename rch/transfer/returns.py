@@ -88,6 +88,28 @@ def new_tree_paths(delta: Delta, held: HeldIndex, manifest: Manifest, root: Root
     ]
 
 
+def one_time_per_file(entries: Mapping[str, Entry]) -> Mapping[str, Entry]:
+    """*entries* with equal times on all names of a hard-linked file.
+
+    A source that was bumped (PM-05) is listed with its pusher's time, another name that a job gave it with the real
+    one. One file has one time here: the older, so that no bump comes back.
+    """
+    oldest: dict[int, int] = {}
+    mixed: set[int] = set()
+    for entry in entries.values():
+        if entry.group is not None:
+            known = oldest.setdefault(entry.group, entry.mtime_ns)
+            if known != entry.mtime_ns:
+                mixed.add(entry.group)
+                oldest[entry.group] = min(known, entry.mtime_ns)
+    if not mixed:
+        return entries
+    return {
+        path: entry._replace(mtime_ns=oldest[entry.group]) if entry.group in mixed else entry
+        for path, entry in entries.items()
+    }
+
+
 class _Planner:
     def __init__(
         self,
@@ -102,7 +124,7 @@ class _Planner:
         extra_patterns: Sequence[str],
     ) -> None:
         self.before = held
-        self.there = held.apply_delta(delta).entries
+        self.there = one_time_per_file(held.apply_delta(delta).entries)
         self.sent = manifest.entries
         self.local = local
         self.unsent = unsent
@@ -189,8 +211,11 @@ class _Planner:
         self.conflicts[path] = Conflict(RelPath(path), kind)
 
     def _complete_groups(self) -> None:
-        """One name of a hard-linked file that has to come brings the others along: they are one file here too."""
-        needed = {p.entry.group for p in self.placings.values() if p.fetch and p.entry.group is not None}
+        """One name of a hard-linked file that changes brings the others along: they are one file here too.
+
+        The content need not come for that; it is taken from here when it is here (:func:`rch.transfer.staging.fetch`).
+        """
+        needed = {p.entry.group for p in self.placings.values() if p.entry.group is not None}
         if not needed:
             return
         for path, entry in self.there.items():

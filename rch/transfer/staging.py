@@ -32,9 +32,6 @@ from rch.worker.protocol import INLINE_LIMIT, Entry, hash_bytes, hash_stream
 RESERVE_BYTES = 64 * 1024 * 1024
 """Left free on this machine's disk beside what is fetched."""
 
-COPY_FROM = 64 * 1024
-"""Bytes from which it pays to look for the same content here before fetching it."""
-
 
 @dataclass
 class Fetched:
@@ -174,10 +171,8 @@ def _take_what_is_there(
             staging.keep(entry.path, b"")
         else:
             missing.append(entry)
-    large = {e.content for e in missing if e.size >= COPY_FROM}
-    if not large:
-        return missing
-    same = {e.content: e.path for e in here if e.type == "f" and e.content in large}
+    contents = {e.content for e in missing}
+    same = {e.content: e.path for e in here if e.type == "f" and e.content in contents} if contents else {}
     if not same:
         return missing
     with Beneath(root.real) as tree:

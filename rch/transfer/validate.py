@@ -70,8 +70,7 @@ def checked_path(path: Any, host: str) -> RelPath:
 def checked_entries(rows: Any, host: str) -> tuple[Entry, ...]:
     """Decode a list of entries: each path once, hard-linked sets of one content. Raises HostileAnswer.
 
-    The names of one file may come with different times, because a source that was bumped (PM-05) keeps its pusher's
-    time and a name that a job gave it has the real one. One file has one time: the older, so that no bump comes back.
+    The names of one file may come with different times, see :func:`rch.transfer.returns.one_time_per_file`.
     """
     if not isinstance(rows, list) or len(rows) > MAX_PATHS:
         raise _hostile(host, "an answer without a proper list of paths", "")
@@ -82,15 +81,9 @@ def checked_entries(rows: Any, host: str) -> tuple[Entry, ...]:
         if entry.path in seen:
             raise _hostile(host, "a path is listed twice", entry.path)
         seen.add(entry.path)
-        if entry.group is not None:
-            first = groups.setdefault(entry.group, entry)
-            if not first.same_content(entry):
-                raise _hostile(host, "names of one hard-linked file differ", entry.path)
-            if entry.mtime_ns < first.mtime_ns:
-                groups[entry.group] = entry
-    if not groups:
-        return entries
-    return tuple(e if e.group is None else e._replace(mtime_ns=groups[e.group].mtime_ns) for e in entries)
+        if entry.group is not None and not groups.setdefault(entry.group, entry).same_content(entry):
+            raise _hostile(host, "names of one hard-linked file differ", entry.path)
+    return entries
 
 
 def check_tree(entries: Mapping[str, Entry], host: str) -> None:

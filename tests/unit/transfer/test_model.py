@@ -107,7 +107,11 @@ class Transfers(RuleBasedStateMachine):
         """The worker's tree with logical times (a PM-05 bump is not visible)."""
         from rch.worker.protocol import entry_from_json
 
-        return {row[0]: entry_from_json(row) for row in self.world.worker(worker).root.index()[1]}
+        entries = {row[0]: entry_from_json(row) for row in self.world.worker(worker).root.index()[1]}
+        for names in groups(entries):
+            oldest = min(entries[p].mtime_ns for p in names)
+            entries.update({p: entries[p]._replace(mtime_ns=oldest) for p in names})
+        return entries
 
     @rule(script=scripts)
     def edit_here(self, script):
