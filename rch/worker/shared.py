@@ -14,6 +14,7 @@ from rch.worker.refusal import Refusal
 def missing(cache: Cache, name: Any, paths: List[str]) -> List[str]:
     """Those of *paths* that the shared cache *name* does not have."""
     top = cache.shared(name)
+    cache.shared_parts(str(name))  # rsync makes one level only, and brings what is missing below it
     return [path for path in paths if not os.path.lexists(os.path.join(top, _checked(path)))]
 
 

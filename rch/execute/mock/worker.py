@@ -136,8 +136,8 @@ class MockWorker:
             for part in fields.get("roots", []):
                 tree = self._trees.setdefault(str(part["key"]), MockTree())
                 base = part.get("base")
-                apply = "changes" in part and base == (tree.generation or None) and base is not None and not tree.dirty
-                if "changes" in part:
+                apply = (base or "") == tree.generation and not tree.dirty
+                if "changes" in part or not tree.generation:
                     body = self._take_bodies(tree, part, body, apply=apply)
                 all_applied = all_applied and apply
                 rows[part["key"]] = {"generation": tree.generation, "dirty": tree.dirty, "applied": apply}
@@ -161,7 +161,7 @@ class MockWorker:
         tree = self._tree(fields)
         if fields.get("reset"):
             self._trees[str(fields["root"])] = tree = MockTree()
-        elif fields.get("base") != (tree.generation or None):
+        elif (fields.get("base") or "") != tree.generation:
             raise Refusal("stale", "another generation lies here")
         with self._changed:
             self._take_bodies(tree, fields, body, apply=True)

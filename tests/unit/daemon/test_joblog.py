@@ -78,6 +78,7 @@ def test_whole_frames_never_counts_a_part(payloads, cut):
     data = b"".join(log_frame(1, p, 0) for p in payloads)
     end = whole_frames(data[:cut])
     assert end <= min(cut, len(data))
-    assert b"".join(p for _, _, p in log_frames(data[:end])) == b"".join(payloads)[: sum(
-        len(p) for _, _, p in log_frames(data[:end])
-    )]
+    assert (
+        b"".join(p for _, _, p in log_frames(data[:end]))
+        == b"".join(payloads)[: sum(len(p) for _, _, p in log_frames(data[:end]))]
+    )
