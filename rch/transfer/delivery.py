@@ -136,7 +136,7 @@ class _Delivery:
         local: LocalBuild = self.scan() if looks and self.root.build_dirs else NothingHere()
         for path in unhashed(delta, self.held, self.manifest, self.root, local):
             local.hash_of(path)
-        new_paths = new_tree_paths(delta, self.held, self.manifest, self.root)
+        new_paths = new_tree_paths(delta, self.manifest, self.root)
         unsent = self._unsent(new_paths)
         plan = self._plan(delta, local, unsent, ())
         changed: list[str] = []

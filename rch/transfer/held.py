@@ -50,6 +50,7 @@ class HeldIndex:
     owed: Mapping[str, Entry] = field(default_factory=dict)
     ordered: bool = True
     trusted: bool = True
+    _stored_at: str = field(default="", init=False, repr=False, compare=False)
 
     @classmethod
     def load(cls, state_dir: AbsPath, root_key: str, worker: str) -> HeldIndex:
@@ -63,16 +64,21 @@ class HeldIndex:
     def load_from(cls, path: str, root_key: str, worker: str) -> HeldIndex:
         """The index that :meth:`save_as` wrote. Raises OSError, ValueError, KeyError, TypeError."""
         with open(path, "rb") as stream:
-            return _decode(stream.read(), root_key, worker)
+            found = _decode(stream.read(), root_key, worker)
+        object.__setattr__(found, "_stored_at", path)
+        return found
 
     def save(self, state_dir: AbsPath) -> None:
-        """Write it atomically, mode 0600. Raises OSError."""
+        """Write it atomically, mode 0600; nothing is written when it lies there already. Raises OSError."""
+        if self._stored_at == _index_path(state_dir, self.root_key, self.worker):
+            return
         make_private_dir(root_state(state_dir, self.root_key))
         self.save_as(_index_path(state_dir, self.root_key, self.worker))
 
     def save_as(self, path: str) -> None:
         """Write it to *path* instead. Raises OSError."""
         write_atomically(path, _encode(self))
+        object.__setattr__(self, "_stored_at", path)
 
     def forget(self, state_dir: AbsPath) -> None:
         """Remove what was saved: the worker's tree was given up."""
@@ -88,6 +94,8 @@ class HeldIndex:
 
     def pushed(self, plan: PushPlan, generation: str, sent: Collection[str]) -> HeldIndex:
         """After the worker confirmed *plan*; *sent* are all paths of the manifest (shared from now on)."""
+        if plan.empty and generation == self.generation and self.trusted and self.shared.issuperset(sent):
+            return self
         gone = frozenset(plan.deletes)
         entries = (
             {path: entry for path, entry in self.entries.items() if path not in gone} if gone else dict(self.entries)

@@ -78,13 +78,16 @@ def unhashed(delta: Delta, held: HeldIndex, manifest: Manifest, root: Root, loca
     return wanted
 
 
-def new_tree_paths(delta: Delta, held: HeldIndex, manifest: Manifest, root: Root) -> list[Entry]:
+def new_tree_paths(delta: Delta, manifest: Manifest, root: Root) -> list[Entry]:
     """Tree entries of the worker that were not sent: made by a job, to be looked for here before they are placed."""
     classes = Classes(root, manifest)
+    # the push made the tree equal to the manifest, so only what the Delta lists can be new
     return [
         entry
-        for path, entry in held.apply_delta(delta).entries.items()
-        if path not in manifest.entries and not classes.is_build(path) and not classes.is_protected(path)
+        for entry in delta.entries
+        if entry.path not in manifest.entries
+        and not classes.is_build(entry.path)
+        and not classes.is_protected(entry.path)
     ]
 
 
@@ -139,9 +142,11 @@ class _Planner:
 
     def plan(self) -> ReturnPlan:
         for path, entry in self.there.items():
-            if self.sent.get(path) == entry or not self._in_scope(path):
+            if self.sent.get(path) == entry:
                 continue
-            self._place(path, entry)
+            build = self.classes.is_build(path)
+            if self.returns(path) if build else not self.classes.is_protected(path):
+                self._place(path, entry, build=build)
         self._complete_groups()
         self._remove()
         self._drop_blocked()
@@ -161,42 +166,56 @@ class _Planner:
             return False
         return not self.classes.is_build(path) or self.returns(path)
 
-    def _local(self, path: str) -> tuple[Entry, Expected] | None:
-        """What lies here as far as we know, and what placement has to find."""
-        if self.classes.is_build(path):
-            return (self.local[path], Stamp.of(self.local.status(path))) if path in self.local else None
-        sent = self.sent.get(path)
-        return (sent, sent) if sent is not None else self.unsent.get(path)
+    def _here(self, path: str, *, build: bool) -> Entry | None:
+        """What lies here as far as we know."""
+        if build and path not in self.local:
+            return None
+        if build:
+            return self.local[path]
+        found = self.sent.get(path)
+        return found if found is not None or path not in self.unsent else self.unsent[path][0]
 
-    def _place(self, path: str, entry: Entry) -> None:
-        build = self.classes.is_build(path)
-        wanted = entry._replace(mtime_ns=min(entry.mtime_ns, self.cap)) if self.cap is not None else entry
-        found = self._local(path)
-        if found is None:
+    def _expected(self, path: str, *, build: bool) -> Expected:
+        """What placement has to find there."""
+        if build:
+            return Stamp.of(self.local.status(path))
+        sent = self.sent.get(path)
+        return sent if sent is not None else self.unsent[path][1]
+
+    def _capped(self, entry: Entry) -> Entry:
+        if self.cap is None or entry.mtime_ns <= self.cap:
+            return entry
+        return entry._replace(mtime_ns=self.cap)
+
+    def _place(self, path: str, entry: Entry, *, build: bool) -> None:
+        here = self._here(path, build=build)
+        if here is not None and here[:6] == entry[:6]:
+            return
+        wanted = self._capped(entry)
+        if here is None:
             if path in self.changed:
                 self._conflict(path, ConflictKind.SOURCE)
             else:
                 self.placings[path] = Placing(wanted, None, build, entry.type == "f")
-            return
-        here, expected = found
-        if here.type != entry.type:
-            if not self._may_replace(path, build):
+        elif here.type != entry.type:
+            if not self._may_replace(path, build=build):
                 return
+            expected = self._expected(path, build=build)
             if "d" in (here.type, entry.type):  # a rename replaces all but directories
                 self.removals[path] = Removal(RelPath(path), here.type, expected, build)
                 expected = None
             self.placings[path] = Placing(wanted, expected, build, entry.type == "f")
-            return
-        if (here.content, here.size) != (entry.content, entry.size):
-            if self._may_replace(path, build):
+        elif (here.content, here.size) != (entry.content, entry.size):
+            if self._may_replace(path, build=build):
+                expected = self._expected(path, build=build)
                 self.placings[path] = Placing(wanted, expected, build, entry.type == "f")
         elif here.mode != entry.mode or here.mtime_ns not in (entry.mtime_ns, wanted.mtime_ns):
             if path in self.changed and entry.type != "d":
                 self._conflict(path, ConflictKind.SOURCE)
             else:
-                self.placings[path] = Placing(wanted, expected, build, fetch=False)
+                self.placings[path] = Placing(wanted, self._expected(path, build=build), build, fetch=False)
 
-    def _may_replace(self, path: str, build: bool) -> bool:
+    def _may_replace(self, path: str, *, build: bool) -> bool:
         if build:
             return True
         if path in self.changed:
@@ -224,11 +243,11 @@ class _Planner:
             placing = self.placings.get(path)
             if placing is not None and placing.fetch:
                 continue
-            found = self._local(path)
-            if path in self.changed or found is None or (not self.classes.is_build(path) and path not in self.sent):
+            build = self.classes.is_build(path)
+            if path in self.changed or (path not in self.local if build else path not in self.sent):
                 continue
-            wanted = entry._replace(mtime_ns=min(entry.mtime_ns, self.cap)) if self.cap is not None else entry
-            self.placings[path] = Placing(wanted, found[1], self.classes.is_build(path), fetch=True)
+            expected = self._expected(path, build=build)
+            self.placings[path] = Placing(self._capped(entry), expected, build, fetch=True)
         order = {path: number for number, path in enumerate(self.there)}
         self.placings = dict(sorted(self.placings.items(), key=lambda item: order[item[0]]))
 
@@ -247,16 +266,17 @@ class _Planner:
         for path, earlier in gone.items():
             if path in self.removals or not self._in_scope(path):
                 continue
-            found = self._local(path)
-            if found is None:
+            build = self.classes.is_build(path)
+            here = self._here(path, build=build)
+            if here is None:
                 continue
-            here, expected = found
             if earlier is not None and (here.type, here.size, here.mtime_ns) != earlier[1:2] + earlier[3:5]:
                 continue  # made anew here since the job that deleted it
             if path in self.changed:
                 self._conflict(path, ConflictKind.SOURCE)
             else:
-                self.removals[path] = Removal(RelPath(path), here.type, expected, self.classes.is_build(path))
+                expected = self._expected(path, build=build)
+                self.removals[path] = Removal(RelPath(path), here.type, expected, build)
 
     def _drop_blocked(self) -> None:
         """What stays here in the way of a path keeps that path from being placed: the same conflict."""
