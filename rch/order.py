@@ -60,8 +60,8 @@ class Order:
     attach_job: str = ""
     attach_offset: int = 0
     spooled: bool = False
-    words: Argv = Argv()
-    run: Argv = Argv()
+    words: Argv = field(default_factory=Argv)
+    run: Argv = field(default_factory=Argv)
     version: str = ""
 
 
