@@ -13,6 +13,7 @@ the door: a script is compiled anew at every start, so everything else lies in m
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -20,7 +21,7 @@ def main(words: list[str] | None = None) -> int:
     """Run ``rch exec`` with *words* (default: the process's own); the exit status."""
     if __name__ == "__main__":
         # -I leaves this package out of the path. Behind everything else, so that nothing beside it is found first.
-        sys.path.append(__file__.rsplit("/", 2)[0] if __file__.count("/") > 1 else "..")
+        sys.path.append(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
     from rch.client_main import main as run
 
     return run(sys.argv[1:] if words is None else words)

@@ -222,32 +222,27 @@ def _open_spool(run: str, request: bytes, places: list[str], *, denied: bool) ->
             raise NoLink(
                 absent.why, f"the spool directory's path has {len(line)} bytes, {select.PIPE_BUF} are possible"
             )
-        # Open before rchd hears of it: it takes a FIFO without a reader for a caller that has gone.
-        read_fd = os.open(spool + "/down", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        # Both are open before rchd hears of them: it takes a FIFO without a reader for a caller that has gone, and
+        # may have answered and left before we come to write. Opening for both ways needs nobody at the other end.
+        fds = [os.open(spool + "/down", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)]
         try:
+            fds.append(os.open(spool + "/up", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
             try:
                 os.write(announce, line)
             except OSError as error:
                 raise NoLink(absent.why, f"{absent}, and the spool is full ({error.strerror})") from None
-            return Link("spool", read_fd, _meet(spool, read_fd))
+            # rchd says ALIVE as soon as it has opened both; the directory is not needed from then on.
+            if not _wait(fds[0], select.POLLIN, monotonic() + ANSWER_S):
+                raise NoLink("hung", f"rchd does not answer through the spool within {ANSWER_S} s")
         except BaseException:
-            os.close(read_fd)
+            for fd in fds:
+                os.close(fd)
             raise
+        return Link("spool", fds[0], fds[1])
     finally:
         os.close(announce)
         if spool is not None:
             _remove_spool(spool)
-
-
-def _meet(spool: str, read_fd: int) -> int:
-    """Wait until rchd has opened both FIFOs; the one to write to. The directory is not needed from then on."""
-    # rchd opens "up" before "down" and says ALIVE as soon as both are open.
-    if not _wait(read_fd, select.POLLIN, monotonic() + ANSWER_S):
-        raise NoLink("hung", f"rchd does not answer through the spool within {ANSWER_S} s")
-    try:
-        return os.open(spool + "/up", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        raise NoLink("absent", "rchd left the spool") from None
 
 
 def spool_places(environ: dict[str, str], cwd: str) -> list[str]:

@@ -230,11 +230,11 @@ class Exec:
 
             return die_of_output(fields)
         self.reason = "lost"
-        where = f"job {relay.job} on {relay.worker or 'its worker'}"
+        job = f"job {relay.job} on {relay.worker or 'its worker'} may go on"
         return fail(
             _UNDELIVERED,
             "JobLost",
-            f"rchd is gone and did not come back within {RETURN_S:g} s; {where} may go on, its products are not in place",
+            f"rchd is gone and did not come back within {RETURN_S:g} s; {job}, its products are not in place",
             f"rch daemon start, then rch attach {relay.job} or rch fetch {relay.job}",
         )
 

@@ -54,7 +54,7 @@ def confinement(state: str) -> str:
 
     What is known for sure comes first: the namespaces that a start on this boot recorded in ``<state>/session.json``.
     Without a record: no_new_privs (every unprivileged seccomp, Landlock and bubblewrap sandbox has to set it), a user
-    namespace with a single id (made by an unprivileged program), another namespace than an ancestor has.
+    namespace with at most one id (made by an unprivileged program), another namespace than an ancestor has.
     """
     status = _read("/proc/self/status")
     for line in status.splitlines():
@@ -66,7 +66,7 @@ def confinement(state: str) -> str:
         differ = [n for n in _NAMESPACES if recorded.get(n) != here.get(n)]
         return f"this process is in other namespaces than the user's session ({', '.join(differ)})" if differ else ""
     ranges = [line.split() for line in _read("/proc/self/uid_map").splitlines()]
-    if len(ranges) == 1 and ranges[0][2:] == ["1"]:
+    if not ranges or (len(ranges) == 1 and ranges[0][2:] == ["1"]):
         return "this process is in a user namespace of its own"
     pid = os.getppid()
     while pid > 0:

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from rch.daemon.wire import Frame, SocketTransport, SpoolServer, Transport, log_chunk, read_request
 from rch.worker.protocol import log_frame
@@ -38,7 +38,10 @@ class Peer:
         self.transport.send(Frame.LOG, log_chunk(self.offset, chunk))
 
     def exit(self, status: int = 0, **more: Any) -> None:
-        self.say(Frame.EXIT, status=status, signal=None, job="j-1", products="verified", message="", **more)
+        self.say(
+            Frame.EXIT,
+            **{"status": status, "signal": None, "job": "j-1", "products": "verified", "message": "", **more},
+        )
 
     def taken(self, total: int) -> None:
         self.transport.send(Frame.STDIN_TAKEN, total.to_bytes(8, "big"))
@@ -94,7 +97,7 @@ class FakeRchd:
         self._spool: SpoolServer | None = None
         self._lock = threading.Lock()
 
-    def __enter__(self) -> FakeRchd:
+    def __enter__(self) -> Self:
         os.makedirs(self.run, mode=0o700, exist_ok=True)
         if self.over == "spool":
             self._spool = SpoolServer(os.path.join(self.run, "spool"), self._serve)
@@ -159,7 +162,7 @@ class FakeRchd:
             script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
         try:
             script(peer)
-        except BaseException as error:  # noqa: BLE001 -- shown by the test that owns this rchd
+        except BaseException as error:  # shown by the test that owns this rchd
             self.errors.append(error)
         finally:
             transport.close()

@@ -16,7 +16,11 @@ from rch.worker import protocol
 
 ROOT = Path(__file__).resolve().parents[3]
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
@@ -32,14 +36,19 @@ class TestJson:
     def test_carries_any_bytes_of_the_system(self, data):
         assert wire.raw(wire.loads(wire.dumps(wire.text(data)))) == data
 
-    @pytest.mark.parametrize("bad", [b"", b"{", b'{"a":', b"[1,]", b"nul", b'{"a":1} x', b"\xff", b'"\x01"', b"[" * 100_000])
+    @pytest.mark.parametrize(
+        "bad", [b"", b"{", b'{"a":', b"[1,]", b"nul", b'{"a":1} x', b"\xff", b'"\x01"', b"[" * 100_000]
+    )
     def test_that_does_not_parse_is_a_frame_error_also_where_json_was_never_imported(self, bad):
         with pytest.raises(wire.FrameError):
             wire.loads(bad)
-        code = f"import sys; sys.path.append({str(ROOT)!r})\nfrom rch import client_frames as w\n" + (
+        code = (
+            f"import sys; sys.path.append({str(ROOT)!r})\nfrom rch import client_frames as w\n"
             f"try: w.loads(bytes.fromhex({bad[:1000].hex()!r}))\nexcept w.FrameError: print('refused')"
         )
-        out = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
+        ).stdout
         assert out == "refused\n"
 
     def test_objects_are_asked_for_by_name(self):

@@ -30,7 +30,9 @@ class TestAnRchdThatHangs:
             result = client.run("--", "echo", "hi")
             took = time.monotonic() - begun
         assert (result.status, result.out) == (0, b"hi\n")
-        assert result.err.startswith("[rch] local: no-daemon: rchd accepts and does not answer within 0.9 s. Fix: rch daemon restart")
+        assert result.err.startswith(
+            "[rch] local: no-daemon: rchd accepts and does not answer within 0.9 s. Fix: rch daemon restart"
+        )
         assert took < 10
 
     def test_with_a_full_backlog_is_no_different(self, client):
@@ -140,7 +142,10 @@ class TestTheSpool:
                 original(self, line)
 
         os.makedirs(client.state + "/run/spool", mode=0o700)
-        server = Watched(client.state + "/run/spool", lambda transport, _request: (transport.send(Frame.EXIT, b'{"status":0}'), transport.close()))
+        server = Watched(
+            client.state + "/run/spool",
+            lambda transport, _request: (transport.send(Frame.EXIT, b'{"status":0}'), transport.close()),
+        )
         server.start()
         try:
             assert client.run("--", "make", env={"TMPDIR": str(tmp_path)}).status == 0
@@ -280,7 +285,15 @@ class TestWhatASandboxedCallerMayName:
     def test_garbage_in_the_request_fifo_disturbs_nobody(self, client):
         with FakeRchd(client.state, lambda peer: (peer.accept(), peer.exit(4)), over="spool"):
             fd = os.open(client.state + "/run/spool/request", os.O_WRONLY | os.O_NONBLOCK)
-            for line in (b"\n", b"{\n", b'["/etc"]\n', b"[1]\n", b"\xff\xfe\n", b"x" * 9000 + b"\n", b'["/tmp/.rch-spool-' + b"0" * 32 + b'"]\n'):
+            for line in (
+                b"\n",
+                b"{\n",
+                b'["/etc"]\n',
+                b"[1]\n",
+                b"\xff\xfe\n",
+                b"x" * 9000 + b"\n",
+                b'["/tmp/.rch-spool-' + b"0" * 32 + b'"]\n',
+            ):
                 os.write(fd, line)
             os.close(fd)
             assert client.run("--", "make").status == 4
@@ -298,7 +311,10 @@ class TestRchdsEnd:
         return SocketTransport(ours), theirs
 
     def test_refuses_what_is_no_upgrade(self):
-        for head in (b"POST /v1/exec HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", b"POST /v1/exec HTTP/1.1\r\nUpgrade: rch-frames\r\nContent-Length: x\r\n\r\n"):
+        for head in (
+            b"POST /v1/exec HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
+            b"POST /v1/exec HTTP/1.1\r\nUpgrade: rch-frames\r\nContent-Length: x\r\n\r\n",
+        ):
             transport, theirs = self.pair()
             theirs.sendall(head)
             with pytest.raises(WireError):

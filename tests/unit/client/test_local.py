@@ -40,7 +40,9 @@ class TestTheReasonLine:
         with FakeRchd(client.state, local(quiet=True)):
             assert client.run("--", "true").err == ""
 
-    @pytest.mark.parametrize("name", ["cc", "gcc", "g++-12", "clang", "x86_64-linux-gnu-gcc", "aarch64-linux-gnu-g++-12"])
+    @pytest.mark.parametrize(
+        "name", ["cc", "gcc", "g++-12", "clang", "x86_64-linux-gnu-gcc", "aarch64-linux-gnu-g++-12"]
+    )
     def test_ux_03_of_a_plain_compiler_goes_to_the_log_only(self, no_start, name):
         tool = Path(no_start.project, name)
         tool.write_text("#!/bin/sh\necho probe\n")
@@ -90,7 +92,10 @@ class TestTheSwitches:
         tripwire = os.path.join(client.project, "ran")
         result = client.run("--require-remote", "--", "touch", tripwire, env={"RCH_LOCAL_ONLY": "1"})
         assert (result.status, os.path.exists(tripwire)) == (2, False)
-        assert result.err == "rch: error[UsageError] RCH_LOCAL_ONLY and --require-remote exclude each other; drop one of them\n"
+        assert (
+            result.err
+            == "rch: error[UsageError] RCH_LOCAL_ONLY and --require-remote exclude each other; drop one of them\n"
+        )
 
     def test_a_bad_value_runs_here_with_its_reason(self, client):
         result = client.run("--", "echo", "hi", env={"RCH_MODE": "cloud"})
@@ -232,7 +237,16 @@ class TestTheChild:
         terminal.close()
 
     def test_stops_and_goes_on_with_its_group(self, client):
-        process = client.start("-q", "--", "sh", "-c", "echo ready; read x; echo $x", env=HERE, stdin=subprocess.PIPE, start_new_session=True)
+        process = client.start(
+            "-q",
+            "--",
+            "sh",
+            "-c",
+            "echo ready; read x; echo $x",
+            env=HERE,
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         assert process.stdout.readline() == b"ready\n"
         os.killpg(process.pid, signal.SIGSTOP)
         time.sleep(0.1)
@@ -257,7 +271,11 @@ class TestTheChild:
 
 class TestAfterARemoteSuccess:
     def test_run_locally_starts_the_command_here_without_slots_or_a_line(self, client):
-        script = lambda peer: (peer.accept(stdin=False), peer.log((2, b"built\n")), peer.exit(0, run_locally="then-here"))  # noqa: E731
+        def script(peer: Peer) -> None:
+            peer.accept(stdin=False)
+            peer.log((2, b"built\n"))
+            peer.exit(0, run_locally="then-here")
+
         with FakeRchd(client.state, script):
             result = client.run("--", "sh", "-c", "cat; exit 7", data=b"for the program")
         assert (result.status, result.out, result.err) == (7, b"for the program", "built\n")
@@ -302,7 +320,16 @@ class TestSlots:
                 os.kill(child, signal.SIGKILL)
 
     def test_a_run_inside_a_run_does_not_wait_for_itself(self, client):
-        inner = [sys.executable, "-I", "-S", str(Path(__file__).resolve().parents[3] / "rch" / "client.py"), "-q", "--", "echo", "inner"]
+        inner = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(Path(__file__).resolve().parents[3] / "rch" / "client.py"),
+            "-q",
+            "--",
+            "echo",
+            "inner",
+        ]
         with FakeRchd(client.state, local(slots=CPUS)):
             assert client.run("-q", "--", "sh", "-c", '"$@"', "sh", *inner).out == b"inner\n"
 
@@ -311,7 +338,9 @@ class TestSlots:
         with FakeRchd(client.state, local(slots=CPUS)):
             holder = client.start("-q", "--", "sh", "-c", "echo up; read x", stdin=subprocess.PIPE)
             assert holder.stdout.readline() == b"up\n"
-            waiting = [client.start("-q", "--", "echo", "never") for _ in range(2)]  # one at the slots, one at the ticket
+            waiting = [
+                client.start("-q", "--", "echo", "never") for _ in range(2)
+            ]  # one at the slots, one at the ticket
             time.sleep(0.6)
             for process in waiting:
                 process.send_signal(number)
@@ -372,7 +401,12 @@ class TestHooks:
         with FakeRchd(client.state, script):
             result = client.run("--", "sh", "-c", "echo run; exit 2", cwd=str(sub))
         assert (result.status, result.out) == (2, b"run\n")
-        assert result.err.splitlines() == ["[rch] local: x: y", "hook", client.project, "[rch] hook on_fallback ended with status 1"]
+        assert result.err.splitlines() == [
+            "[rch] local: x: y",
+            "hook",
+            client.project,
+            "[rch] hook on_fallback ended with status 1",
+        ]
 
     def test_post_compile_sees_the_status_and_does_not_change_it(self, client):
         script = lambda peer: (peer.accept(), peer.exit(5, post_compile="echo was $RCH_EXIT_STATUS; exit 1"))  # noqa: E731
@@ -402,7 +436,12 @@ class TestHooks:
         pid = os.path.join(client.project, "pid")
 
         def script(peer: Peer) -> None:
-            peer.say(Frame.HOOK, name="pre_transfer", command=f"echo $$ >{pid}.new; mv {pid}.new {pid}; sleep 60", cwd=client.project)
+            peer.say(
+                Frame.HOOK,
+                name="pre_transfer",
+                command=f"echo $$ >{pid}.new; mv {pid}.new {pid}; sleep 60",
+                cwd=client.project,
+            )
             peer.rest()
 
         with FakeRchd(client.state, script):

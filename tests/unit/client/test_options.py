@@ -157,7 +157,10 @@ class TestTheSwitches:
         assert how({}, "--worker", "css").demand == "--worker"
 
     def test_quiet_beats_verbose_and_a_flag_beats_both(self):
-        assert (how({"RCH_QUIET": "1", "RCH_VERBOSE": "1"}).quiet, how({"RCH_QUIET": "1", "RCH_VERBOSE": "1"}).verbose) == (True, False)
+        assert (
+            how({"RCH_QUIET": "1", "RCH_VERBOSE": "1"}).quiet,
+            how({"RCH_QUIET": "1", "RCH_VERBOSE": "1"}).verbose,
+        ) == (True, False)
         assert (how({"RCH_QUIET": "1"}, "-v").quiet, how({"RCH_QUIET": "1"}, "-v").verbose) == (False, True)
         assert (how({"RCH_VERBOSE": "1"}, "-q").quiet, how({"RCH_VERBOSE": "1"}, "-q").verbose) == (True, False)
 

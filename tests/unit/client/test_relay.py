@@ -33,7 +33,19 @@ class TestARemoteCommand:
                 assert client.run("--", "make").status == status
 
     def test_tells_rchd_what_the_caller_typed_and_who_it_is(self, client):
-        words = ["printf", "%s", "", "a b", "$HOME", ";x", "*", "'\"", "line\nbreak", "é", b"\xff".decode("utf-8", "surrogateescape")]
+        words = [
+            "printf",
+            "%s",
+            "",
+            "a b",
+            "$HOME",
+            ";x",
+            "*",
+            "'\"",
+            "line\nbreak",
+            "é",
+            b"\xff".decode("utf-8", "surrogateescape"),
+        ]
         with FakeRchd(client.state, lambda peer: peer.exit(0)) as rchd:
             client.run("--", *words, env={"SOME": "v\udcfe", "PWD": "/elsewhere"}, umask=0o027)
         request = rchd.peers[0].request
@@ -95,7 +107,9 @@ class TestARemoteCommand:
     def test_prints_the_message_of_an_undelivered_build(self, client):
         def script(peer: Peer) -> None:
             peer.accept()
-            peer.say(Frame.EXIT, status=102, signal=None, job="j-1", products="undelivered", message="rch: error[X] lost")
+            peer.say(
+                Frame.EXIT, status=102, signal=None, job="j-1", products="undelivered", message="rch: error[X] lost"
+            )
 
         with FakeRchd(client.state, script):
             result = client.run("-q", "--", "make")
@@ -168,7 +182,9 @@ class TestAReaderThatLeaves:
         assert (Frame.SIGNAL, {"signal": "cancel"}) in rchd.peers[0].seen
 
     def test_a_full_disk_is_an_error_and_never_a_success(self, client):
-        with FakeRchd(client.state, lambda peer: (peer.accept(), peer.log((1, b"x")), peer.exit(0), peer.rest())) as rchd:
+        with FakeRchd(
+            client.state, lambda peer: (peer.accept(), peer.log((1, b"x")), peer.exit(0), peer.rest())
+        ) as rchd:
             with open("/dev/full", "wb") as full:
                 result = client.run("--", "make", stdout=full)
             rchd.wait()
@@ -218,7 +234,9 @@ class TestAReaderThatLeaves:
 
 
 class TestSignals:
-    @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "INT"), (signal.SIGTERM, "TERM"), (signal.SIGHUP, "HUP")])
+    @pytest.mark.parametrize(
+        ("number", "name"), [(signal.SIGINT, "INT"), (signal.SIGTERM, "TERM"), (signal.SIGHUP, "HUP")]
+    )
     def test_are_told_and_the_status_is_what_rchd_says(self, client, number, name):
         def script(peer: Peer) -> None:
             peer.accept()
@@ -411,20 +429,20 @@ class TestStdin:
         path = tmp_path / "input"
         path.write_bytes(b"head\nbody")
         got: list[bytes] = []
-        with FakeRchd(client.state, lambda peer: (peer.accept(), got.append(peer.stdin()), peer.exit(0))):
-            with path.open("rb", buffering=0) as file:
-                file.read(5)
-                assert client.run("--", "cat", stdin=file).status == 0
-                assert file.tell() == 9
+        script = lambda peer: (peer.accept(), got.append(peer.stdin()), peer.exit(0))  # noqa: E731
+        with FakeRchd(client.state, script), path.open("rb", buffering=0) as file:
+            file.read(5)
+            assert client.run("--", "cat", stdin=file).status == 0
+            assert file.tell() == 9
         assert got == [b"body"]
 
     def test_of_a_file_is_left_behind_what_the_job_used(self, client, tmp_path):
         path = tmp_path / "input"
         path.write_bytes(b"one\ntwo\n")
-        with FakeRchd(client.state, lambda peer: (peer.accept(), peer.stdin(), peer.exit(0, stdin_used=4))):
-            with path.open("rb", buffering=0) as file:
-                client.run("--", "head", "-1", stdin=file)
-                assert file.read() == b"two\n"
+        script = lambda peer: (peer.accept(), peer.stdin(), peer.exit(0, stdin_used=4))  # noqa: E731
+        with FakeRchd(client.state, script), path.open("rb", buffering=0) as file:
+            client.run("--", "head", "-1", stdin=file)
+            assert file.read() == b"two\n"
 
     def test_nothing_is_read_before_a_worker_has_accepted(self, no_start):
         client = no_start
@@ -535,7 +553,9 @@ class TestAProof:
         assert os.listdir(client.project) == ["edited"]
         assert os.stat(client.project).st_mtime_ns > 1
 
-    @pytest.mark.parametrize("nonce", ["../.rch-proof-0123456789abcdef", "Makefile", ".rch-proof-../../../../etc/x", ".rch-proof-", ""])
+    @pytest.mark.parametrize(
+        "nonce", ["../.rch-proof-0123456789abcdef", "Makefile", ".rch-proof-../../../../etc/x", ".rch-proof-", ""]
+    )
     def test_is_refused_for_any_name_that_rchd_does_not_make(self, client, nonce):
         answers: list[object] = []
 
@@ -668,7 +688,9 @@ class TestAnRchdThatDies:
         first.stdout.close()
         _, err = process.communicate(timeout=30)
         assert process.returncode == 102
-        assert err.startswith(b"rch: error[JobLost] rchd is gone and did not come back within 0.5 s; job j-1 on css may go on")
+        assert err.startswith(
+            b"rch: error[JobLost] rchd is gone and did not come back within 0.5 s; job j-1 on css may go on"
+        )
         assert err.count(b"\n") == 1
 
     def test_stdin_goes_on_where_the_worker_says(self, no_start):
@@ -721,5 +743,3 @@ class TestNonsenseFromTheOtherSide:
         for status in (256, -1, "0", None, True):
             with FakeRchd(client.state, lambda peer, status=status: (peer.accept(), peer.exit(status))):
                 assert client.run("--", "make").status == 1
-
-
