@@ -103,6 +103,8 @@ def remote_build(
     require_remote: bool = False,
 ) -> None:
     """Run a build on a worker by ``rch exec``: of the lab if one is up, else of your inventory."""
+    if not os.path.isdir(project):
+        raise Exit(f"no such directory: {project}", code=2)
     words = ["exec"]
     if worker:
         words += ["--worker", worker]

@@ -23,11 +23,11 @@ from importlib import metadata
 from typing import IO, Any, NoReturn
 
 from rch.errors import Fault, RchError
-from rch.testing.lab import EmbeddedLab, lock_directory, remove_tree
+from rch.testing.lab import LAB_ROOT, EmbeddedLab, drop_lab_root, lock_directory, remove_tree
 from rch.testing.lab_provision import CHECKOUT, program
 
 STEPS = 6
-PLACE = os.path.join(CHECKOUT, ".lab", "demo")
+PLACE = os.path.join(LAB_ROOT, "demo")
 LINE_OF = {"words": "crates/words/src/lib.rs"}
 
 
@@ -288,8 +288,7 @@ def remove(place: str) -> None:
     EmbeddedLab(os.path.join(place, "lab")).down()
     if os.path.isdir(place):
         remove_tree(place)
-    with contextlib.suppress(OSError):
-        os.rmdir(os.path.join(CHECKOUT, ".lab"))
+    drop_lab_root()
 
 
 if __name__ == "__main__":

@@ -34,13 +34,10 @@ from pathlib import Path
 import pytest
 
 from rch.testing import inputs
-from rch.testing.lab import EmbeddedLab, EmbeddedWorker, remove_tree, stop_daemons
+from rch.testing.lab import LAB_ROOT, EmbeddedLab, EmbeddedWorker, drop_lab_root, remove_tree, stop_daemons
 from rch.testing.lab_containers import ContainerLab, ContainerWorker
 from rch.testing.lab_processes import start_time
 from rch.testing.lab_provision import CHECKOUT, program
-
-LAB_ROOT = os.path.join(CHECKOUT, ".lab")
-"""Not below /tmp: that may be a tmpfs, where rch keeps no caches."""
 
 SSHD_FIXTURES = frozenset({"embedded_lab", "embedded_worker", "embedded_pair", "rch_state", "pair_state"})
 CONTAINER_FIXTURES = frozenset({"container_lab", "container_worker", "container_state"})
@@ -123,8 +120,7 @@ def lab_place() -> Iterator[str]:
         yield place
     finally:
         _take_down(place)
-        with contextlib.suppress(OSError):
-            os.rmdir(LAB_ROOT)
+        drop_lab_root()
 
 
 def _take_down(place: str) -> None:

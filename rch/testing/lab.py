@@ -38,7 +38,10 @@ from rch.errors import Fault, Unreachable
 from rch.testing import lab_processes
 from rch.testing.lab_provision import CHECKOUT, Recap, program, provision
 
-DEFAULT_DIR = os.path.join(CHECKOUT, ".lab", "embedded")
+LAB_ROOT = os.environ.get("RCH_LAB_ROOT") or os.path.join(CHECKOUT, ".lab")
+"""Where labs lie by default. Not below /tmp: that may be a tmpfs, where rch keeps no caches."""
+
+DEFAULT_DIR = os.path.join(LAB_ROOT, "embedded")
 
 HOST = "127.0.0.1"
 
@@ -247,10 +250,7 @@ class EmbeddedLab:
         with lock_directory(self.directory):
             self._load()
             self._remove()
-        parent = os.path.dirname(self.directory)
-        if os.path.basename(parent) == ".lab":
-            with contextlib.suppress(OSError):
-                os.rmdir(parent)
+        drop_lab_root()
 
     def __enter__(self) -> Self:
         self.up()
@@ -424,6 +424,12 @@ def write_inventory(directory: str, hosts: Mapping[str, Mapping[str, object]], *
         lines.append(f"        {name}:")
         lines += [f"          {key}: {json.dumps(value)}" for key, value in variables.items()]
     write_private(os.path.join(directory, "hosts.yml"), "\n".join(lines) + "\n")
+
+
+def drop_lab_root() -> None:
+    """Remove the directory of all labs when the last one has gone."""
+    with contextlib.suppress(OSError):
+        os.rmdir(LAB_ROOT)
 
 
 def remove_tree(path: str) -> None:

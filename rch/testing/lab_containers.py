@@ -28,10 +28,18 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from rch.errors import Fault, Refused, Unreachable
-from rch.testing.lab import lock_directory, remove_tree, stop_daemons, write_inventory, write_private
-from rch.testing.lab_provision import CHECKOUT, Recap, program, provision
+from rch.testing.lab import (
+    LAB_ROOT,
+    drop_lab_root,
+    lock_directory,
+    remove_tree,
+    stop_daemons,
+    write_inventory,
+    write_private,
+)
+from rch.testing.lab_provision import Recap, program, provision
 
-DEFAULT_DIR = os.path.join(CHECKOUT, ".lab", "containers")
+DEFAULT_DIR = os.path.join(LAB_ROOT, "containers")
 
 SUITE = "bookworm"
 
@@ -244,10 +252,7 @@ class ContainerLab:
         with lock_directory(self.directory):
             self._load()
             self._remove()
-        parent = os.path.dirname(self.directory)
-        if os.path.basename(parent) == ".lab":
-            with contextlib.suppress(OSError):
-                os.rmdir(parent)
+        drop_lab_root()
 
     def __enter__(self) -> Self:
         self.up()
