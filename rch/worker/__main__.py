@@ -6,18 +6,23 @@ import argparse
 import json
 import os
 import sys
-from typing import List, Optional
+from typing import Dict, List, NoReturn, Optional
 
-from rch.worker.cache import Cache
+from rch.worker.cache import Cache, own_command
 
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Parse and run; exits by the command's status."""
+    words = sys.argv[1:] if argv is None else argv
+    if sys.getfilesystemencoding().lower() not in ("utf-8", "utf8"):
+        # Paths are UTF-8 with surrogateescape on both sides, whatever locale the login has.
+        command = own_command()
+        os.execv(command[0], [command[0], "-X", "utf8", *command[1:], *words])  # noqa: S606  ourselves, once more
     os.umask(0o077)
-    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
-    if options.command == "supervise":
-        _supervise(options)
-        return
+    if words[:1] == ["supervise"] and len(words) > 1 and not words[1].startswith("-"):
+        # On every job's path, and argparse costs 10 ms.
+        _supervise(words[1], dict(zip(words[2::2], words[3::2])))  # noqa: B905  strict= is of Python 3.10
+    options = _parser().parse_args(words)
     if options.command == "version":
         from rch.worker._version import VERSION
         from rch.worker.cache import own_build
@@ -57,13 +62,18 @@ def _ask(cache: Cache, options: argparse.Namespace) -> None:
         _print(collect.collect(cache, max_age_s=options.max_age, keep=options.keep, dry_run=options.dry_run))
 
 
-def _supervise(options: argparse.Namespace) -> None:
+def _supervise(job: str, options: Dict[str, str]) -> NoReturn:
+    """``supervise JOBDIR [--slots FD,…] [--locks FD,…] [--ready FD]``: descriptors that ``serve`` hands over."""
+    held = [_numbers(options.get(name, "")) for name in ("--slots", "--locks", "--ready")]
+    for descriptor in held[0] + held[1] + held[2]:
+        os.set_inheritable(descriptor, False)
     # Once more, so that serve is not the parent: it must neither wait for us nor keep a zombie.
     if os.fork():
         os._exit(0)
     from rch.worker.supervise import supervise
 
-    supervise(options.job, _numbers(options.slots), _numbers(options.locks), options.ready)
+    supervise(os.path.abspath(job), held[0], held[1], held[2][0] if held[2] else None)
+    os._exit(0)  # everything is written; tearing the interpreter down would only take time
 
 
 def _numbers(text: str) -> List[int]:
@@ -88,11 +98,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--keep", type=int, default=5, metavar="N", help="projects that stay in any case")
             command.add_argument("--dry-run", action="store_true")
     commands.add_parser("version")
-    supervise = commands.add_parser("supervise")
+    supervise = commands.add_parser("supervise", help="run the job of a job directory (serve starts it)")
     supervise.add_argument("job", metavar="JOBDIR")
-    supervise.add_argument("--slots", default="", help=argparse.SUPPRESS)
-    supervise.add_argument("--locks", default="", help=argparse.SUPPRESS)
-    supervise.add_argument("--ready", type=int, default=None, help=argparse.SUPPRESS)
     return parser
 
 

@@ -111,7 +111,7 @@ class Application:
                 raise Refusal("bad-request", "linked files differ: %s" % ascii(entry.path)[:200])
             self._tree.link(leader.path, entry.path)
             self._drop_below(entry.path)
-            self._remember(entry, bump)
+            self._remember(entry, self._now_ns)
             return
         row = self.rows.get(entry.path)
         same = row is not None and row.type == "f" and row.content == entry.content
@@ -119,7 +119,7 @@ class Application:
         # New to every job so far, yet dated before them: make and cargo would take it for old (lessons PM-05).
         bump = (
             entry.path not in self._change.exact
-            and 0 < self._newest_job_ns
+            and self._newest_job_ns > 0
             and (not same or pushed_ns > self._newest_job_ns)
             and entry.mtime_ns <= self._newest_job_ns
         )
@@ -134,7 +134,7 @@ class Application:
         if entry.group is not None:
             groups[entry.group] = (entry, bump)
         self._drop_below(entry.path)
-        self._remember(entry, bump, pushed_ns)
+        self._remember(entry, pushed_ns)
 
     def _write(self, entry: Entry, bump: bool) -> None:
         self._write_temporary([self._change.bodies[entry.path]], entry, bump)
@@ -180,9 +180,9 @@ class Application:
         time_ns = self._now_ns - _clock.offset_ns() if bump else entry.mtime_ns
         return (time_ns, time_ns)
 
-    def _remember(self, entry: Entry, bump: bool, pushed_ns: int = 0) -> None:
+    def _remember(self, entry: Entry, pushed_ns: int) -> None:
         self.rows[entry.path] = Row(
-            "f", entry.mode, entry.size, entry.mtime_ns, entry.content, (0, 0, 0, 0, 0), pushed_ns or self._now_ns
+            "f", entry.mode, entry.size, entry.mtime_ns, entry.content, (0, 0, 0, 0, 0), pushed_ns
         )
 
     def _drop_below(self, path: str) -> None:

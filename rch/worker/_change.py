@@ -75,8 +75,14 @@ def check_content(entry: Entry, size: int, content: str) -> None:
     """Refuse content that is not what *entry* declares."""
     if size != entry.size or content != entry.content:
         raise Refusal(
-            "mismatch", "%s: declared %d bytes %s, came %d bytes %s" % (
-                ascii(entry.path)[:200], entry.size, entry.content[:12], size, content[:12],
+            "mismatch",
+            "%s: declared %d bytes %s, came %d bytes %s"
+            % (
+                ascii(entry.path)[:200],
+                entry.size,
+                entry.content[:12],
+                size,
+                content[:12],
             ),
         )
 

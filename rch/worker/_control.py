@@ -53,7 +53,10 @@ class Control:
     """The listening end, inside the supervisor's loop. *handle* answers a request, or None for later (watchers)."""
 
     def __init__(
-        self, job: str, selector: selectors.BaseSelector, handle: Callable[[Dict[str, Any], bytes], Optional[Dict[str, Any]]]
+        self,
+        job: str,
+        selector: selectors.BaseSelector,
+        handle: Callable[[Dict[str, Any], bytes], Optional[Dict[str, Any]]],
     ) -> None:
         self._selector = selector
         self._handle = handle

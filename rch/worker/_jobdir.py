@@ -49,8 +49,10 @@ class JobDir:
             os.chmod(path, 0o1777)  # as /tmp is; the directory above is 0700
         for number, data in enumerate(contents):
             _write(os.path.join(self.path, "files", str(number)), data, spec.files[number][1])
-        _write(os.path.join(self.path, "etc", "passwd"), _text(passwd_lines(
-            _read("/etc/passwd"), spec.user, spec.uid, spec.gid, spec.home or "/")))
+        _write(
+            os.path.join(self.path, "etc", "passwd"),
+            _text(passwd_lines(_read("/etc/passwd"), spec.user, spec.uid, spec.gid, spec.home or "/")),
+        )
         _write(os.path.join(self.path, "etc", "group"), _text(group_lines(_read("/etc/group"), spec.group, spec.gid)))
         _write(os.path.join(self.path, "etc", "hostname"), _text(spec.hostname + "\n"))
         _write(os.path.join(self.path, "etc", "hosts"), _text(_hosts(_read("/etc/hosts"), spec.hostname)))

@@ -86,9 +86,7 @@ def launch(
         theirs.append(control_end)
         near_end = near.detach()
         ours.append(near_end)
-        settings.update(
-            umask=str(spec.umask), cwd=_cwd(spec), rows=str(spec.rows), cols=str(spec.cols)
-        )
+        settings.update(umask=str(spec.umask), cwd=_cwd(spec), rows=str(spec.rows), cols=str(spec.cols))
         source = _memory_file(_runner_source.read())
         theirs.append(source)
         plan = _memory_file(plan_bytes(settings, argv, env, cpus))

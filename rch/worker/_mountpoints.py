@@ -14,7 +14,7 @@ from rch.worker.spec import Place, Spec
 
 
 class MountPoints:
-    """For instance a CARGO_HOME inside the project: bubblewrap would make ``registry`` in the tree and leave it there."""
+    """For instance a CARGO_HOME inside the project: bubblewrap would make ``registry`` in the tree and leave it."""
 
     def __init__(self, cache: Cache, spec: Spec, mounts: Sequence[Mount]) -> None:
         self._cache = cache
@@ -27,7 +27,7 @@ class MountPoints:
             if above:
                 self._wanted.append((max(above, key=lambda place: len(place.path)), mount))
 
-    def __enter__(self) -> MountPoints:
+    def __enter__(self) -> MountPoints:  # noqa: PYI034  typing.Self is of Python 3.11
         for place, mount in self._wanted:
             relative = check_relpath(mount.path[len(place.path) + 1 :])
             with Tree(place.source, self._trash(place)) as tree:

@@ -1,3 +1,4 @@
+# ruff: noqa: SIM105, SLF001  contextlib costs 1 ms of every job; os._exit is what PID 1 does
 """PID 1 of a job's sandbox: starts the job, reaps everything, tells the supervisor exactly how it ended.
 
 bubblewrap's own init would do, but it turns death by a signal into an exit code, so ``exit 137`` and SIGKILL become
@@ -12,7 +13,6 @@ started, ``X <wait status> <user ms> <system ms> <max rss KiB>`` ended. From it:
 group, ``A <signal>`` to every process, ``B`` bye.
 """
 
-import _signal as signal
 import _socket
 import errno
 import fcntl
@@ -22,14 +22,27 @@ import select
 import sys
 import time
 
+TYPE_CHECKING = False  # as in typing, whose import would cost 4 ms of every job
+if TYPE_CHECKING:
+    import signal
+    from typing import Dict, List, NoReturn, Optional, Tuple
+
+    _Words = List[bytes]
+    _Numbers = List[int]
+    _Maybe = Optional[int]
+    _Settings = Dict[bytes, bytes]
+    _Plan = Tuple[_Settings, _Words, _Words, _Numbers]
+else:
+    import _signal as signal
+
 _SCM_RIGHTS, _SOL_SOCKET = 1, 1  # of Linux; _socket has them, but not in every build
 _TIOCSCTTY, _TIOCSWINSZ, _TCGETS, _TCSETS = 0x540E, 0x5414, 0x5401, 0x5402
 _OPOST = 1
 
 
-def _read_all(fd):
+def _read_all(fd: int) -> bytes:
     os.lseek(fd, 0, 0)
-    blocks = []
+    blocks = []  # type: List[bytes]
     while True:
         block = os.read(fd, 1 << 20)
         if not block:
@@ -38,7 +51,7 @@ def _read_all(fd):
         blocks.append(block)
 
 
-def _parse(data):
+def _parse(data: bytes) -> "_Plan":
     """Sections of NUL-ended strings, each behind its count."""
     parts = data.split(b"\0")
     position = 0
@@ -48,10 +61,11 @@ def _parse(data):
         sections.append(parts[position + 1 : position + 1 + count])
         position += 1 + count
     settings, argv, env, cpus = sections
-    return dict(pair.split(b"=", 1) for pair in settings), argv, env, [int(cpu) for cpu in cpus]
+    table = {name: value for name, _, value in (pair.partition(b"=") for pair in settings)}
+    return table, argv, env, [int(cpu) for cpu in cpus]
 
 
-def _exec(argv, env):
+def _exec(argv: "_Words", env: "_Words") -> int:
     """As execvpe does it, and with a shell's idea of 126 and 127; returns the errno."""
     table = {}
     for pair in env:
@@ -62,24 +76,24 @@ def _exec(argv, env):
         places = [name]
     else:
         places = [(d or b".") + b"/" + name for d in table.get(b"PATH", b"/bin:/usr/bin").split(b":")]
-    found = errno.ENOENT
+    found = errno.ENOENT  # type: int
     for place in places:
         try:
             os.execve(place, argv, table)
         except OSError as error:
             if error.errno == errno.ENOEXEC:
                 try:
-                    os.execve(b"/bin/sh", [b"/bin/sh", place] + argv[1:], table)
+                    os.execve(b"/bin/sh", [b"/bin/sh", place, *argv[1:]], table)
                 except OSError as inner:
                     error = inner
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                found = error.errno
+                found = error.errno or errno.EIO
                 if error.errno != errno.EACCES:
                     break
     return found
 
 
-def _open_terminal(settings, control):
+def _open_terminal(settings: "_Settings", control: _socket.socket) -> int:
     """A terminal of this sandbox's own, so that ttyname works; its other end goes to the supervisor."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, _TIOCSCTTY, 0)
@@ -97,9 +111,11 @@ def _open_terminal(settings, control):
     return slave
 
 
-def _child(settings, argv, env, cpus, slave, report):
+def _child(
+    settings: "_Settings", argv: "_Words", env: "_Words", cpus: "_Numbers", slave: "_Maybe", report: int
+) -> "NoReturn":
     stage = b"setup"
-    number = 0
+    number = 0  # type: Optional[int]
     try:
         os.setpgid(0, 0)
         if slave is not None:
@@ -107,9 +123,9 @@ def _child(settings, argv, env, cpus, slave, report):
             os.tcsetpgrp(slave, os.getpid())
         report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, 20)
         sources = []
-        for target in (b"0", b"1", b"2"):
-            word = settings[target]
-            if word == b"tty":
+        for name in (b"0", b"1", b"2"):
+            word = settings[name]
+            if word == b"tty" and slave is not None:
                 sources.append(fcntl.fcntl(slave, fcntl.F_DUPFD, 20))
             elif word == b"null":
                 sources.append(fcntl.fcntl(os.open(b"/dev/null", os.O_RDWR), fcntl.F_DUPFD, 20))
@@ -125,22 +141,22 @@ def _child(settings, argv, env, cpus, slave, report):
         stage = b"cwd"
         os.chdir(settings[b"cwd"])
         stage = b"exec"
-        for name in range(1, signal.NSIG):
+        for number in range(1, signal.NSIG):
             try:
-                signal.signal(name, signal.SIG_DFL)
+                signal.signal(number, signal.SIG_DFL)
             except (OSError, ValueError):
                 pass
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         number = _exec(argv, env)
     except OSError as error:
         number = error.errno
-    except BaseException:
+    except BaseException:  # noqa: BLE001  whatever it is, it must not become a second supervisor
         number = errno.EIO
-    os.write(report, b"%d %s" % (number, stage))
+    os.write(report, b"%d %s" % (number or errno.EIO, stage))
     os._exit(127)
 
 
-def _children():
+def _children() -> "_Numbers":
     """Direct children, where we are not PID 1 (sandbox none: then every descendant becomes one, see main)."""
     try:
         with open("/proc/self/task/%d/children" % os.getpid()) as file:
@@ -149,7 +165,7 @@ def _children():
         return []
 
 
-def _kill_all(number):
+def _kill_all(number: int) -> None:
     """Every process of the sandbox but this one. Never kill(-1) outside a PID namespace of our own."""
     if os.getpid() == 1:
         try:
@@ -165,7 +181,7 @@ def _kill_all(number):
                 pass
 
 
-def main():
+def main() -> "NoReturn":
     settings, argv, env, cpus = _parse(_read_all(int(sys.argv[1])))
     fd = int(sys.argv[2])
     control = _socket.socket(fileno=fd)
@@ -229,7 +245,7 @@ def main():
     _linger(control)
 
 
-def _linger(control):
+def _linger(control: _socket.socket) -> "NoReturn":
     """Wait until the supervisor has read the terminal empty: our end would hang it up and drop what is still in it."""
     poll = select.poll()
     poll.register(control.fileno(), select.POLLIN)
@@ -237,7 +253,7 @@ def _linger(control):
     os._exit(0)
 
 
-def _watch(control, wake_read, main_pid):
+def _watch(control: _socket.socket, wake_read: int, main_pid: int) -> int:
     """Serve signals and reap until the main process has ended; its wait status."""
     poll = select.poll()
     poll.register(control.fileno(), select.POLLIN)

@@ -56,16 +56,14 @@ def scan(tree: Tree, old: Rows, *, pushed_ns: int = 0, shift_ns: int = 0) -> Sca
         rows[path] = _look(tree, path, rows[path], old.get(path), hashes, pushed_ns)
         if shift_ns and stamp[2] != getattr(old.get(path), "stamp", (0, 0, None))[2]:
             tree.set_time(path, rows[path].mtime_ns + shift_ns)
-            status = tree.stat(path)
-            assert status is not None
-            rows[path] = rows[path]._replace(mtime_ns=status.st_mtime_ns, stamp=stamp_of(status))
+            shifted = tree.stat(path)
+            assert shifted is not None
+            rows[path] = rows[path]._replace(mtime_ns=shifted.st_mtime_ns, stamp=stamp_of(shifted))
     linked, before = links(rows), links(old)
     changed = [path for path in suspects if _differs(rows[path], old.get(path))]
     if linked or before:
         # Another set of names is a change of every name in it: the client has to make the same links.
-        moved = [
-            p for p in linked.keys() | before.keys() if p in rows and p in old and linked.get(p) != before.get(p)
-        ]
+        moved = [p for p in linked.keys() | before.keys() if p in rows and p in old and linked.get(p) != before.get(p)]
         changed = list({**dict.fromkeys(changed), **dict.fromkeys(moved)})
     changed.sort(key=lambda path: (rows[path].ctime_ns, path))
     written = [p for p in changed if p not in old or rows[p].content != old[p].content or rows[p].type != old[p].type]

@@ -48,7 +48,7 @@ class Tree:
         self._open: Dict[str, int] = {}
         self._root = os.open(path, _DIRECTORY)
 
-    def __enter__(self) -> Tree:
+    def __enter__(self) -> Tree:  # noqa: PYI034  typing.Self is of Python 3.11
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,7 +61,7 @@ class Tree:
     # -- looking ------------------------------------------------------------------------------------------------
 
     def directory(self, path: str) -> int:
-        """A descriptor of directory *path* ("" is the tree), valid until the next call. Raises OSError, ENOTDIR for a link."""
+        """A descriptor of directory *path* ("" is the tree), valid until the next call. OSError ENOTDIR for a link."""
         if len(self._open) > _KEPT_OPEN:
             self._forget()
         return self._directory(path)
@@ -309,9 +309,7 @@ class Tree:
         if status.st_mode & 0o700 != 0o700:  # renaming a directory to another parent writes its ".."
             os.chmod(name, stat.S_IMODE(status.st_mode) | 0o700, dir_fd=parent)
         self._count += 1
-        os.rename(
-            name, "%d-%x-%d" % (os.getpid(), id(self), self._count), src_dir_fd=parent, dst_dir_fd=self._trash
-        )
+        os.rename(name, "%d-%x-%d" % (os.getpid(), id(self), self._count), src_dir_fd=parent, dst_dir_fd=self._trash)
 
     def _forget_below(self, path: str) -> None:
         for known in [p for p in self._open if p == path or p.startswith(path + "/")]:

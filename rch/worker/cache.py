@@ -121,7 +121,8 @@ def boot_id() -> str:
 
 def archive() -> Optional[str]:
     """The zipapp this runs from, or None in a source tree."""
-    path = getattr(sys.modules[__name__].__spec__.loader, "archive", None)
+    spec = sys.modules[__name__].__spec__
+    path = getattr(spec.loader, "archive", None) if spec is not None else None
     return os.path.realpath(path) if isinstance(path, str) else None
 
 

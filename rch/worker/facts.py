@@ -91,7 +91,7 @@ def facts(cache: Cache, slots: Slots) -> Dict[str, Any]:
 
 
 def toolchains(cache: Cache) -> Dict[str, List[Dict[str, Any]]]:
-    """Tool -> rows of {identity, shown, binds}, see rch/fleet/toolchains.py. A compiler that does not answer is absent."""
+    """Tool -> rows of {identity, shown, binds}, see rch/fleet/toolchains.py. A compiler without an answer is absent."""
     found: Dict[str, List[Dict[str, Any]]] = {}
     rust = _written_rust(cache)
     for place in _rustcs():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import os
+import platform
 import threading
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -37,11 +37,11 @@ class Hold:
     """What this process holds for one job: descriptors of root locks and slots. Guarded by its own lock."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.dropped = False
         self.roots: Dict[str, int] = {}
         self.slots: Dict[int, int] = {}
         self.granted: Optional[List[int]] = None
-        self.reading = threading.Lock()
 
     def let_go(self) -> None:
         free(self.slots)
@@ -81,7 +81,9 @@ class Operations:
 
     def _do_hello(self, fields: Mapping[str, Any], _: bytes) -> Dict[str, Any]:
         if fields.get("protocol") != PROTOCOL:
-            raise Refusal("bad-request", "protocol %s asked for, this rch-wkr speaks %d" % (fields.get("protocol"), PROTOCOL))
+            raise Refusal(
+                "bad-request", "protocol %s asked for, this rch-wkr speaks %d" % (fields.get("protocol"), PROTOCOL)
+            )
         wanted = fields.get("compression")
         zstd = zstd_program() is not None and ("zstd" in wanted if isinstance(wanted, list) else wanted == "zstd")
         self._channel.compress = zstd
@@ -149,7 +151,9 @@ class Operations:
             if not started:
                 spec = None if raw_spec is None else parse_spec(raw_spec, self.cache)
                 self._take_roots(hold, list(changes), deadline)
+                self._still_wanted(job, hold)
                 self._take_slots(job, hold, count, deadline)
+                self._still_wanted(job, hold)
             answers = {}
             for item in wanted:
                 root = Root(self.cache, item["key"])
@@ -186,13 +190,15 @@ class Operations:
 
     def _do_index(self, fields: Mapping[str, Any], _: bytes) -> Dict[str, Any]:
         root = self._locked_root(fields)
-        generation, entries = root.index()
+        with self._hold(fields["job"]).lock:
+            generation, entries = root.index()
         return {"generation": generation, "dirty": root.standing().dirty, "entries": entries}
 
     def _do_sync(self, fields: Mapping[str, Any], body: bytes) -> Dict[str, Any]:
         root = self._locked_root(fields)
         change, _ = parse_change(fields, body)
-        generation, kept = root.sync(str(fields.get("base") or ""), change, reset=fields.get("reset") is True)
+        with self._hold(fields["job"]).lock:
+            generation, kept = root.sync(str(fields.get("base") or ""), change, reset=fields.get("reset") is True)
         return {"generation": generation, "kept": kept} if kept else {"generation": generation}
 
     def _do_start(self, fields: Mapping[str, Any], body: bytes) -> Dict[str, Any]:
@@ -269,8 +275,19 @@ class Operations:
     def _drop(self, job: str) -> None:
         with self._lock:
             hold = self._holds.pop(job, None)
-        if hold is not None:
+        if hold is None:
+            return
+        hold.dropped = True
+        if hold.lock.acquire(blocking=False):  # else its own request is still waiting, and sees the mark
+            try:
+                hold.let_go()
+            finally:
+                hold.lock.release()
+
+    def _still_wanted(self, job: str, hold: Hold) -> None:
+        if hold.dropped:
             hold.let_go()
+            raise Refusal("busy", "job %s was released meanwhile" % job)
 
     def _locked_root(self, fields: Mapping[str, Any]) -> Root:
         """The root of a request, its lock held for the job; taken again when the ``serve`` that had it is gone."""
@@ -298,7 +315,7 @@ class Operations:
         while True:
             result = directory.result()  # before the log: what is read after the end is all there will be
             data, following = read_log(directory.log, offset, limit)
-            if result is not None and following >= log_size(directory.log) or result is not None and not data:
+            if result is not None and (not data or following >= log_size(directory.log)):
                 return {"next": following, "state": directory.state(), "ended": True, "rc": result}, data
             remaining = deadline - time.monotonic()
             if data or remaining <= 0:

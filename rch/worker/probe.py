@@ -17,7 +17,7 @@ _known: Optional[Tuple[float, bool, str]] = None
 
 
 def sandbox_ability(*, fresh: bool = False) -> Tuple[bool, str]:
-    """(works, why not). The answer of this process's last probe, unless it was "no" long ago or *fresh* is asked for."""
+    """(works, why not): this process's last probe, unless that said "no" long ago, or *fresh* is asked for."""
     global _known  # noqa: PLW0603  one answer per process
     with _lock:
         if _known is None or fresh or (not _known[1] and time.monotonic() - _known[0] > AGAIN_S):

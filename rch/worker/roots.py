@@ -1,8 +1,8 @@
 """A root on this worker: its tree, what we know of it (index, generation), and the four things one does with it.
 
 A *generation* is a random word that names one known state of the tree. It is valid only while the root is ``clean``;
-an interrupted push leaves the file ``dirty``, a job that ran leaves ``ran`` until somebody looks (``delta`` or ``index``),
-and after a reboot nothing is taken on trust.
+an interrupted push leaves the file ``dirty``, a job that ran leaves ``ran`` until somebody looks (``delta`` or
+``index``), and after a reboot nothing is taken on trust.
 """
 
 from __future__ import annotations

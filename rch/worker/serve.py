@@ -52,9 +52,7 @@ def serve(cache: Cache, slots_total: Optional[int]) -> None:
     os._exit(status)  # not waiting for long polls: whoever asked is gone
 
 
-def _answer(
-    channel: ServerChannel, operations: Operations, message: Message, room: threading.BoundedSemaphore
-) -> None:
+def _answer(channel: ServerChannel, operations: Operations, message: Message, room: threading.BoundedSemaphore) -> None:
     try:
         fields, body = _result(operations, message)
         channel.send(message.id, fields, body)
@@ -71,9 +69,9 @@ def _result(operations: Operations, message: Message) -> "tuple[dict[str, object
     except Refusal as refusal:
         return {"ok": False, "error": refusal.code, "message": refusal.message}, b""
     except OSError as error:
-        refusal = refusal_of(error, str(message.fields.get("op"))[:40])
+        known = refusal_of(error, str(message.fields.get("op"))[:40])
         traceback.print_exc()
-        return {"ok": False, "error": refusal.code, "message": refusal.message}, b""
+        return {"ok": False, "error": known.code, "message": known.message}, b""
     except Exception as error:  # noqa: BLE001  the outer edge: one broken request must not end the others
         traceback.print_exc()
         text = "%s: %s" % (type(error).__name__, error)

@@ -1,4 +1,4 @@
-"""Caches that the jobs of one trust domain share: filled from the workstation, only ever added to, read-only in a job."""
+"""Caches that the jobs of one trust domain share: filled from the workstation, only added to, read-only in a job."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Slots: one flocked file per CPU that this worker grants; whoever holds the descriptor holds the CPU.
 
 The worker owns them (lessons SQ-01): any number of workstations, and of ``serve`` processes, share one directory, and a
-process that dies gives its slots back by dying. ``<cache>/slots/total`` may hold a number; else there is one slot per CPU.
+process that dies gives its slots back by dying. ``<cache>/slots/total`` may hold a number; else each CPU is a slot.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Slots:
         return self.cpus[slot % len(self.cpus)]
 
     def take(self, count: int, deadline: float) -> Optional[Dict[int, int]]:
-        """*count* slots as {number: descriptor}, in order of arrival, or None at *deadline* (monotonic), then none is held.
+        """*count* slots as {number: descriptor}, in order of arrival; None at *deadline* (monotonic), and none is held.
 
         Raises Refusal when there are not that many slots at all.
         """

@@ -106,7 +106,9 @@ def _root(item: Any, cache: Cache) -> Place:
         raise Refusal("bad-request", "a root is an object")
     key = root_key(item.get("key"))
     mode = _choice(item, "mode", ("rw", "ro"), "rw")
-    return Place(os.path.join(cache.root(key), "tree"), _absolute(item.get("path"), "path of a root"), mode == "rw", key)
+    return Place(
+        os.path.join(cache.root(key), "tree"), _absolute(item.get("path"), "path of a root"), mode == "rw", key
+    )
 
 
 def _bind(item: Any, cache: Cache) -> Place:
@@ -118,10 +120,12 @@ def _bind(item: Any, cache: Cache) -> Place:
         source = os.path.join(cache.path, source[len("~cache/") :])
     source = _absolute(source, "source of a bind")
     real, base = os.path.realpath(source), os.path.realpath(cache.path)
-    if _below(real, base) or _below(base, real):
-        if not any(_below(real, os.path.join(base, part)) for part in ("caches", "toolchains")):
-            raise Refusal("bad-request", "bind of %s: only caches/ and toolchains/ of the cache" % ascii(source)[:200])
+    shown = any(_below(real, os.path.join(base, part)) for part in ("caches", "toolchains"))
+    if not shown and (_below(real, base) or _below(base, real)):
+        raise Refusal("bad-request", "bind of %s: only caches/ and toolchains/ of the cache" % ascii(source)[:200])
     writable = _choice(item, "mode", ("rw", "ro"), "ro") == "rw"
+    if shown and writable:
+        raise Refusal("bad-request", "what jobs share is read-only in a job: %s" % ascii(source)[:200])
     return Place(source, _absolute(item.get("path"), "path of a bind"), writable)
 
 
@@ -158,7 +162,7 @@ def _descriptors(value: Any) -> Dict[str, str]:
 
 
 def _absolute(value: Any, what: str) -> str:
-    if not _is_word(value) or not value.startswith("/") or ".." in value.split("/"):
+    if not isinstance(value, str) or "\0" in value or not value.startswith("/") or ".." in value.split("/"):
         raise Refusal("bad-request", "%s is an absolute path without ..: %s" % (what, ascii(value)[:200]))
     return os.path.normpath("/" + value.lstrip("/"))
 

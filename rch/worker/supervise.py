@@ -1,7 +1,7 @@
 """The supervisor of one job: its parent, its log, its clock and its end. It outlives every connection.
 
-One process, one thread, one loop. It holds the locks of the job's slots and roots by descriptor, so its own end, however
-it comes, gives them back; the sandbox dies with it (lessons EX-02, SQ-09).
+One process, one thread, one loop. It holds the locks of the job's slots and roots by descriptor, so its own end,
+however it comes, gives them back; the sandbox dies with it (lessons EX-02, SQ-09).
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Supervisor:
             os.close(lock)
 
     def _fetch_failed(self, outcome: Outcome, argv: Sequence[str]) -> Outcome:
-        if outcome.reason in ("killed",):
+        if outcome.reason == "killed":
             return outcome
         how = outcome.message or ("timeout" if outcome.reason == "timeout" else _shown(outcome.wait_status))
         outcome.message = "fetch failed: %s: %s" % (" ".join(argv)[:200], how)
@@ -153,9 +153,10 @@ class Supervisor:
         if group is not None:
             if group.oom_kills():
                 outcome.reason, outcome.message = "oom", "over its memory limit"
-        elif outcome.wait_status is not None and _signal_of(outcome.wait_status) == signal.SIGKILL:
-            if oom_kills_of_machine() > kills_before:
-                outcome.reason, outcome.message = "oom", "the worker ran out of memory"
+            return
+        killed = outcome.wait_status is not None and _signal_of(outcome.wait_status) == signal.SIGKILL
+        if killed and oom_kills_of_machine() > kills_before:
+            outcome.reason, outcome.message = "oom", "the worker ran out of memory"
 
     def _finish(self, outcome: Outcome, started_ns: int) -> None:
         """Free the slots, then say so: who reads ``rc`` finds them free."""
@@ -427,7 +428,7 @@ class Supervisor:
             self._say("K %d" % number)
 
     def _take_stdin(self, data: bytes, *, ended: bool) -> int:
-        """How much of *data* was taken. A job that has closed its stdin takes all: as into a closed pipe, it is gone."""
+        """How much of *data* was taken: all, into nothing, once the job has closed its stdin, as with a closed pipe."""
         if self._stdin_gone:
             return len(data)
         accepted = min(len(data), _STDIN_MAX - len(self._stdin_data))
