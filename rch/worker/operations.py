@@ -15,7 +15,7 @@ from rch.worker._control import ask
 from rch.worker._jobdir import JobDir
 from rch.worker._locks import locked_within
 from rch.worker._log import log_size, read_log
-from rch.worker._start import start_supervisor
+from rch.worker._start import Nursery, start_supervisor
 from rch.worker._version import VERSION
 from rch.worker.cache import Cache, boot_id, job_name, own_build, root_key
 from rch.worker.probe import sandbox_ability
@@ -54,10 +54,11 @@ class Hold:
 class Operations:
     """Everything one ``serve`` process can be asked."""
 
-    def __init__(self, cache: Cache, slots_total: Optional[int], channel: ServerChannel) -> None:
+    def __init__(self, cache: Cache, slots_total: Optional[int], channel: ServerChannel, nursery: Nursery) -> None:
         self.cache = cache
         self.slots = Slots(cache.slots, slots_total)
         self._channel = channel
+        self._nursery = nursery
         self._holds: Dict[str, Hold] = {}
         self._lock = threading.Lock()
         self._table: Dict[str, Callable[[Mapping[str, Any], bytes], Any]] = {
@@ -237,7 +238,7 @@ class Operations:
         for place in spec.roots:
             if place.writable:
                 Root(self.cache, place.key).job_started(directory.name)
-        start_supervisor(directory, list(hold.slots.values()), list(hold.roots.values()))
+        start_supervisor(directory, list(hold.slots.values()), list(hold.roots.values()), self._nursery)
         free(hold.slots)  # the supervisor has them now: they end with it, not with us
 
     def _hold(self, job: str) -> Hold:
@@ -320,8 +321,9 @@ class Operations:
             remaining = deadline - time.monotonic()
             if data or remaining <= 0:
                 return {"next": following, "state": directory.state(), "ended": False}, data
-            if ask(directory.path, {"op": "watch", "offset": offset}, timeout_s=remaining) is None:
-                time.sleep(min(0.02, max(0.0, remaining)))  # it is just coming up, or just gone
+            told = ask(directory.path, {"op": "watch", "offset": offset}, timeout_s=remaining)
+            if told is None and directory.result() is None:
+                time.sleep(min(0.01, max(0.0, remaining)))  # its supervisor is just coming up, or just going
 
     def _do_stdin(self, fields: Mapping[str, Any], body: bytes) -> Dict[str, Any]:
         directory = self._job(fields)

@@ -12,6 +12,7 @@ import traceback
 from typing import Optional
 
 from rch.worker._channel import ServerChannel
+from rch.worker._start import Nursery
 from rch.worker.cache import Cache
 from rch.worker.operations import Operations
 from rch.worker.protocol import Message, ProtocolError
@@ -23,6 +24,7 @@ _THREADS = 512
 
 def serve(cache: Cache, slots_total: Optional[int]) -> None:
     """Serve until the peer goes away. Never returns to user code that would write to the channel."""
+    nursery = Nursery()  # first of all: later there are threads, and a fork would copy their locks
     reader = os.fdopen(os.dup(0), "rb")
     writer = os.fdopen(os.dup(1), "wb")
     # The peer may have merged stderr into the channel: nothing but messages may be written from here on.
@@ -30,7 +32,7 @@ def serve(cache: Cache, slots_total: Optional[int]) -> None:
     for descriptor in (0, 1):
         os.dup2(quiet, descriptor)
     channel = ServerChannel(reader, writer)
-    operations = Operations(cache, slots_total, channel)
+    operations = Operations(cache, slots_total, channel, nursery)
     channel.introduce()
     complaints = os.open(os.path.join(cache.path, "serve.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     if os.fstat(complaints).st_size > 1 << 20:
