@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from rch.errors import ProductsUnverified, TransferFault, Unreachable
 from rch.execute.executor import Executor
-from rch.paths import AbsPath
+from rch.paths import AbsPath, RelPath
 from rch.project.model import Manifest, Root
 from rch.project.statcache import StatCache
 from rch.transfer._beneath import Beneath
@@ -134,8 +135,10 @@ class _Delivery:
         delta = self._delta()
         looks = self.policy is not BuildDir.NONE or bool(self.extra_patterns) or bool(self.held.owed)
         local: LocalBuild = self.scan() if looks and self.root.build_dirs else NothingHere()
-        for path in unhashed(delta, self.held, self.manifest, self.root, local):
-            local.hash_of(path)
+        unsteady = _hash_needed(local, unhashed(delta, self.held, self.manifest, self.root, local))
+        if unsteady:
+            conflicts = tuple(Conflict(RelPath(path), ConflictKind.BUILD) for path in unsteady)
+            return Returned(conflicts=conflicts, requests=self.requests)
         new_paths = new_tree_paths(delta, self.manifest, self.root)
         unsent = self._unsent(new_paths)
         plan = self._plan(delta, local, unsent, ())
@@ -148,10 +151,11 @@ class _Delivery:
             # the command runs here next, from the state that is here now: what it wrote there would be applied twice
             self._remember_unsent(plan.conflicts)
             return Returned(conflicts=plan.conflicts, requests=self.requests, capped=plan.cap_ns is not None)
+        present = self._unlisted(plan)
         spent, placement = self._bring_and_place(plan, delta, local, new_paths)
         conflicts = (*plan.conflicts, *placement.conflicts)
         if not _needs_repair(conflicts):
-            capped = self._after(plan, placement, changed)
+            capped = self._after(plan, placement, {*changed, *present})
             self._settle(delta, conflicts)
         else:
             self._remember_unsent(conflicts)
@@ -287,7 +291,21 @@ class _Delivery:
         made_up = self.manifest.sources
         yield from (e for e in self.manifest.entries.values() if e.path not in made_up)
 
-    def _after(self, plan: ReturnPlan, placement: Placement, changed: Sequence[str]) -> bool:
+    def _unlisted(self, plan: ReturnPlan) -> set[str]:
+        """What lies, before we place anything, in the directories whose times that will change, beside the manifest."""
+        changing = [*(p.entry.path for p in plan.placings), *(r.path for r in plan.removals)]
+        directories = {"", *(p.rpartition("/")[0] for p in changing), *(p.entry.path for p in plan.placings)}
+        found: set[str] = set()
+        classes = Classes(self.root, self.manifest)
+        for directory in directories:
+            if classes.is_build(directory):
+                continue
+            with contextlib.suppress(OSError):
+                names = os.listdir(os.path.join(self.root.real, directory))
+                found.update(f"{directory}/{name}" if directory else name for name in names)
+        return found - self.manifest.entries.keys()
+
+    def _after(self, plan: ReturnPlan, placement: Placement, seen: Collection[str]) -> bool:
         """Times of this machine must order what was built and what is edited next (PM-04). True if times were capped.
 
         The worker's clock may be ahead by up to a second: an edit made in that second would look older than the
@@ -304,7 +322,7 @@ class _Delivery:
             self.pause((newest + TICK_NS - now) / 1e9)
         if plan.cap_ns is not None:
             return True
-        ours = {*placement.placed, *placement.removed, *(p.entry.path for p in plan.placings), *changed}
+        ours = {*placement.placed, *placement.removed, *(p.entry.path for p in plan.placings), *seen}
         late = [path for path in changed_since(self.manifest, self.root) if path not in ours]
         if not late:
             return False
@@ -329,6 +347,16 @@ class _Delivery:
         """From the next job on these files are sent, so that both sides talk of the same one."""
         unsent = [c.path for c in conflicts if c.kind is ConflictKind.UNSENT]
         remember_tree_paths(self.state_dir, self.root.key, self.root.real, unsent)
+
+
+def _hash_needed(local: LocalBuild, paths: Sequence[str]) -> list[str]:
+    """Hash *paths*; answers those that are not any more what the scan saw: somebody builds here at this moment."""
+    unsteady = []
+    for path in paths:
+        scanned = Stamp.of(local.status(path))
+        if not local.hash_of(path) or Stamp.of(local.status(path)) != scanned:
+            unsteady.append(path)
+    return unsteady
 
 
 def _needs_repair(conflicts: Sequence[Conflict]) -> bool:

@@ -117,17 +117,20 @@ class HeldIndex:
     def adopted(self, generation: str, entries: Iterable[Entry], exists_here: Callable[[str], bool]) -> HeldIndex:
         """After ``index``: the worker's tree is not the one we knew (a crash, a lost answer, another rchd).
 
-        What a job changed there since is ``theirs``; what exists on both sides is shared. The write order is unknown,
-        times stand in for it.
+        What a job changed there since is ``theirs``, what one deleted is owed here; what exists on both sides is
+        shared. The write order is unknown, times stand in for it.
         """
         now = {e.path: e for e in sorted(entries, key=lambda e: e.mtime_ns)}
         known = self.generation is not None
+        # in a tree that is still the one we knew only jobs delete; a new tree is simply empty
+        gone = {p: self.entries[p] for p in self.shared if p not in now and p in self.entries} if generation else {}
         return replace(
             self,
             generation=generation or None,
             entries=now,
             shared=frozenset(p for p in now if p in self.shared or exists_here(p)) if known else frozenset(),
             theirs=frozenset(p for p, e in now.items() if p in self.theirs or not _same(self.entries.get(p), e)),
+            owed={**{p: e for p, e in self.owed.items() if p not in now}, **gone},
             ordered=False,
             trusted=known or not now,
         )

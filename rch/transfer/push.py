@@ -326,7 +326,8 @@ def push(
     """Make the worker's tree the manifest, after ``prepare`` took its lock.
 
     part, answer: what :func:`prepare_part` gave, and the worker's answer for this root (generation, dirty, applied).
-    started: the job runs already (it was in the same request); a source that changed meanwhile makes it unstable.
+    started: the job runs already, for it was in the same request. The caller asked :func:`changed_since` between
+             :func:`prepare_part` and that request, so what runs there is one state of this tree (SP-04).
     rescan:  takes a new manifest; without it a source that changed while it was sent makes the job unstable (SP-04).
     streams: rsync processes for a large push (coverage A-19).
     Raises TransferFault, Unreachable, DiskFull, WorkerFault, HostileAnswer; then the worker's tree is marked dirty
@@ -367,9 +368,9 @@ def push(
                 held = sender.learn(held, exists_here)
                 plan = plan_push(manifest, root, held, exists_here)
                 continue
-        if not pending and not changed_since(manifest, root):
+        if not pending and (started or not changed_since(manifest, root)):
             break
-        if not pending and (rescan is None or started or last):
+        if not pending and (rescan is None or last):
             unstable = True
             break
         assert rescan is not None

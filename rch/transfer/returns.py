@@ -256,7 +256,9 @@ class _Planner:
         for path in self.before.shared:
             if path in self.before.entries and path not in self.there and self.classes.is_build(path):
                 gone[path] = None
-        gone.update({p: was for p, was in self.before.owed.items() if p not in self.there})
+        for path, was in self.before.owed.items():
+            if path not in self.there:
+                gone.setdefault(path, was)
         # where the job put something else in place of a directory, nothing of that directory is left there
         replaced = {p for p, r in self.removals.items() if r.type == "d"}
         if replaced:

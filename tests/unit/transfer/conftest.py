@@ -37,6 +37,7 @@ from rch.transfer import (
     return_delta,
     shared_tree_paths,
 )
+from rch.transfer.snapshot import TICK_NS
 from rch.worker import roots as worker_roots
 from rch.worker._change import parse_change
 from rch.worker.cache import Cache
@@ -279,6 +280,10 @@ class World:
         self.push(name)
         self.work(job, name)
         return self.fetch(name, policy, **options)
+
+    def settle(self) -> None:
+        """Let the kernel's file clock leave this moment: what was written so far is older than the next snapshot."""
+        time.sleep(2 * TICK_NS / 1e9)
 
     def write(self, path: str, text: str = "", mode: int | None = None) -> Path:
         return write(self.here, path, text, mode)
