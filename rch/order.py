@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,7 @@ class Order:
     env:      the caller's whole environment; what a job gets of it is decided later.
     words:    the build's own words, wrappers and assignments looked through; set by the decision.
     run:      what the job runs: argv, or for `cargo run` the build of it; set by the decision.
+    received: when it arrived, seconds since the epoch.
     spooled:  came through the spool: the caller may be confined, so its job gets no network.
     """
 
@@ -63,6 +65,7 @@ class Order:
     words: Argv = field(default_factory=Argv)
     run: Argv = field(default_factory=Argv)
     version: str = ""
+    received: float = field(default_factory=time.time)
 
 
 def parse_order(data: Mapping[str, Any], *, spooled: bool = False) -> Order:

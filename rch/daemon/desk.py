@@ -262,9 +262,9 @@ class Desk:
                 codes = {code for code, _ in refused.values()}
                 code = codes.pop() if len(codes) == 1 else "no-candidate"
                 workers = {name: text for name, (_, text) in refused.items()}
-                raise NotOffloadable(
-                    shown or "no worker is registered", code=code, workers=workers, hint=HINTS.get(code, "")
-                )
+                only = self._pool.member(next(iter(refused))) if len(refused) == 1 else None
+                hint = (only.hint if only else "") or HINTS.get(code, "")
+                raise NotOffloadable(shown or "no worker is registered", code=code, workers=workers, hint=hint)
             view = candidates[0]
             member = self._pool.member(view.name)
             if member is None:
@@ -319,7 +319,7 @@ class Desk:
         member, executor = lease.member, lease.member.executor
         job = self._new_job(lease, order, kind, project)
         started = time.time()
-        job.times["created"] = started
+        job.times["received"], job.times["created"] = order.received, started
         self._store.put_job(job)
         self._retire(project.roots)
         try:

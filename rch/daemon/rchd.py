@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import structlog
@@ -42,6 +43,12 @@ STOP_S = 10.0
 def _set_once(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def traffic(executor: Executor) -> dict[str, int]:
+    """Counters of the control channel since it is open: requests, sent_bytes, received_bytes. {} without a channel."""
+    channel = getattr(executor, "channel", None)
+    return asdict(channel.traffic) if channel is not None else {}
 
 
 class AlreadyRunning(RchError):
@@ -308,5 +315,6 @@ class Rchd:
             "toolchains": dict(view.tools_shown),
             "last_heartbeat": heartbeat if member.last_heartbeat else None,
             "clock_offset_ms": round(view.clock_ns / 1e6, 1),
+            "traffic": traffic(member.executor),
             "active_jobs": jobs,
         }

@@ -48,7 +48,7 @@ MIGRATIONS: tuple[str, ...] = (
 class Job:
     """One command on its way: what `rch jobs --json` shows (design.md 6.1), and what a restart needs.
 
-    times: seconds since the epoch: created, started, ended, and durations pushed_s, ran_s, returned_s.
+    times: seconds since the epoch: received, created, started, ended, and durations pushed_s, ran_s, cpu_s, returned_s.
     roots: [{"path", "real", "key", "build_dirs"}] of the project.
     """
 
