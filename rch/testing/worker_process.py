@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Self
 
 from rch.worker import protocol
 from rch.worker.protocol import LOG_PAYLOAD_MAX, STREAM_STDERR, STREAM_STDOUT, Message
@@ -64,7 +65,7 @@ class WorkerProcess:
         self.preface = self._stdout.readline()
         threading.Thread(target=self._read, name="worker-process", daemon=True).start()
 
-    def __enter__(self) -> WorkerProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -99,10 +100,8 @@ class WorkerProcess:
     def close(self) -> None:
         """End it as a lost connection would: by the end of its stdin."""
         if not self._stdin.closed:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 self._stdin.close()
-            except BrokenPipeError:
-                pass
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:

@@ -1,7 +1,7 @@
 """serve -> supervisor: a process of its own session that has the slots and locks and outlives every connection.
 
 Starting Python and compiling a zipapp takes longer than most warm jobs, so ``serve`` forks a *nursery* before it has
-any thread: one idle process with the supervisor's code loaded. It forks a supervisor per request and ends with ``serve``.
+threads: one idle process with the supervisor's code loaded, which forks the supervisors and ends with ``serve``.
 """
 
 from __future__ import annotations

@@ -316,7 +316,10 @@ class Operations:
         while True:
             result = directory.result()  # before the log: what is read after the end is all there will be
             data, following = read_log(directory.log, offset, limit)
-            if result is not None and (not data or following >= log_size(directory.log)):
+            whole = following >= log_size(directory.log)
+            if result is not None and not data and not whole and result.get("reason") != "lost":
+                raise Refusal("bad-request", "offset %d is no frame boundary" % offset)
+            if result is not None and (whole or not data):  # a lost supervisor may leave half a frame behind
                 return {"next": following, "state": directory.state(), "ended": True, "rc": result}, data
             remaining = deadline - time.monotonic()
             if data or remaining <= 0:

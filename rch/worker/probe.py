@@ -31,7 +31,23 @@ def _probe() -> Tuple[bool, str]:
     if program is None:
         return False, "bubblewrap (bwrap) is not installed"
     command = [program, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent"]
-    command += ["--uid", "1000", "--gid", "1000", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+    # With a host name: a container's seccomp profile may refuse just that, and every job carries the caller's.
+    command += [
+        "--hostname",
+        "probe",
+        "--uid",
+        "1000",
+        "--gid",
+        "1000",
+        "--ro-bind",
+        "/",
+        "/",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "true",
+    ]
     try:
         done = subprocess.run(
             command,
