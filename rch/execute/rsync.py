@@ -22,6 +22,9 @@ NO_PROGRESS_S = 300
 CONNECTION_STATUS = frozenset({5, 10, 12, 30, 35, 255})
 """rsync(1), EXIT VALUES: errors of protocol start, socket, stream and time; 255 is ssh's own."""
 
+NOT_THERE_STATUS = frozenset({126, 127})
+"""The worker's shell found no rsync; rsync here passes its status on."""
+
 BYTES = re.compile(rb"Total bytes (?:sent|received): ([\d,.]+)")
 
 
@@ -114,6 +117,13 @@ class Rsync:
         if b"No space left on device" in errors:
             side = self._host if (direction == "push") else "here"
             return DiskFull(text, host=side, hint="rch gc" if side != "here" else "free space on this machine")
+        if status in NOT_THERE_STATUS:
+            return ToolMissing(
+                f"{self._host}: rsync is not installed there ({lines[0][:200] if lines else status})",
+                host=self._host,
+                tool="rsync",
+                hint=f"ansible-playbook playbooks/workers.yml --limit {self._host}",
+            )
         if status in CONNECTION_STATUS:
             return Unreachable(text, host=self._host, stage="transfer", hint=f"rch workers probe {self._host}")
         return TransferFault(text, host=self._host, direction=direction)

@@ -13,6 +13,7 @@ from typing import Any
 
 import paramiko
 from fabric import Config, Connection
+from paramiko.ssh_exception import NoValidConnectionsError
 
 from rch.errors import RchError, ToolMissing, Unreachable, VersionMismatch
 from rch.execute import deploy
@@ -27,6 +28,9 @@ from rch.worker import protocol
 
 HANDSHAKE_S = 15.0
 """A loaded worker may need seconds to start Python; a dead one is found by the connect limit."""
+
+STATUS_S = 2.0
+"""How long the exit status of a program may come after its last output."""
 
 
 class ChannelPipe:
@@ -159,7 +163,8 @@ class SshExecutor:
         try:
             channel = Channel(ChannelPipe(session), name)
         except Unreachable as error:
-            if session.exit_status_ready() and session.recv_exit_status() in (2, 126, 127):
+            # The status follows the end of the output; a connection that is cut brings none (-1).
+            if session.status_event.wait(STATUS_S) and session.recv_exit_status() > 0:
                 raise ToolMissing(
                     f"{name}: rch-wkr does not start ({error.message})",
                     host=name,
@@ -320,6 +325,9 @@ def _connect_error(settings: SshSettings, error: Exception, elapsed_s: float) ->
         text = f"{where}: the host key is not known"
         hint = "ansible-playbook site.yml, or ssh-keyscan and compare the fingerprint"
     else:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        cause: BaseException = error
+        if isinstance(error, NoValidConnectionsError):  # one error per address; its own text tells none of them
+            cause = next(iter(error.errors.values()))
+        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         text, hint = f"{where}: {reason}", f"rch workers probe {settings.name}"
     return Unreachable(" ".join(text.split()), host=settings.name, stage="connect", elapsed_s=elapsed_s, hint=hint)

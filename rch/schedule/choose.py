@@ -129,6 +129,8 @@ def refuse(wanted: Wanted, view: WorkerView) -> tuple[str, str] | None:
         present = view.tools.get(tool.tool.value, frozenset())
         if tool.identity not in present:
             there = view.tools_shown.get(tool.tool.value, "none")
+            if there == tool.shown:  # the same version: the packages of headers and libraries differ, or the program
+                return "toolchain-mismatch", f"has other packages or another build of {there} than this machine"
             return "toolchain-mismatch", f"has {there}, this machine {tool.shown}"
     if wanted.returns_files:
         if abs(view.clock_ns) > CLOCK_LIMIT_NS:

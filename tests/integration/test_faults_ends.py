@@ -12,26 +12,29 @@ from rch.testing import lab_processes
 from rch.testing.callers import alive, caller, jobs, rchd_pid, slots_used, token, until
 from rch.testing.lab import EmbeddedWorker
 
-MAKEFILE = """\
-product: source
-	@echo run >>runs
-	@echo begun
-	@sleep {mark} || true
-	@cp source product
-	@echo ended
+SCRIPT = """\
+echo run >>runs
+echo begun
+sleep {mark} || true
+cp source product
+echo ended
 """
+
+BUILD = ("sh", "build.sh")
+"""Not make: a container's C packages are not this machine's, so that no product of a C build may come from there."""
 
 LINES = 40
 
 
 class Project:
-    """A Makefile whose one recipe waits until the test ends its ``sleep``."""
+    """A script, also as the one recipe of a Makefile, that waits until the test ends its ``sleep``."""
 
     def __init__(self, place):
         self.place = str(place)
         self.mark = token()
         os.makedirs(self.place)
-        self.write("Makefile", MAKEFILE.format(mark=self.mark))
+        self.write("build.sh", SCRIPT.format(mark=self.mark))
+        self.write("Makefile", "product: source\n\t@sh build.sh\n")
         self.write("source", "content\n")
 
     def write(self, name, text):
@@ -86,7 +89,7 @@ class TestTheCallerEnds:
     def test_ex_02_by_a_signal_and_so_does_the_job(self, there, project, name):
         state, words = there
         number = getattr(signal, f"SIG{name}")
-        with caller(state, *words, "make", cwd=project.place) as client:
+        with caller(state, *words, *BUILD, cwd=project.place) as client:
             client.wait_for(b"begun")
             started = time.monotonic()
             client.signal(number)
@@ -98,7 +101,7 @@ class TestTheCallerEnds:
 
     def test_ex_02_by_a_signal_before_the_job_has_output(self, there, project):
         state, words = there
-        with caller(state, *words, "make", cwd=project.place) as client:
+        with caller(state, *words, *BUILD, cwd=project.place) as client:
             time.sleep(0.3)
             client.signal(signal.SIGINT)
             assert client.end() in (130, -2)
@@ -116,15 +119,15 @@ class TestTheCallerEnds:
 
     def test_ex_03_by_sigkill_and_the_job_goes_on_until_an_identical_command_collects_it(self, there, project):
         state, words = there
-        with caller(state, *words, "make", cwd=project.place) as client:
+        with caller(state, *words, *BUILD, cwd=project.place) as client:
             client.wait_for(b"begun")
             client.signal(signal.SIGKILL)
             client.end()
         time.sleep(1)
         (listed,) = jobs(state)
-        assert (listed["state"], listed["command"]) == ("running", ["make"])
+        assert (listed["state"], listed["command"]) == ("running", list(BUILD))
         assert alive(project.mark)
-        with caller(state, *words, "make", cwd=project.place) as client:
+        with caller(state, *words, *BUILD, cwd=project.place) as client:
             client.wait_for(b"begun")  # the whole output, from its start
             assert not project.has("product")
             project.go_on()
@@ -137,7 +140,7 @@ class TestTheCallerEnds:
 
     def test_ex_03_by_sigkill_and_nothing_is_placed_until_somebody_asks(self, there, project):
         state, words = there
-        with caller(state, *words, "make", cwd=project.place) as client:
+        with caller(state, *words, *BUILD, cwd=project.place) as client:
             client.wait_for(b"begun")
             client.signal(signal.SIGKILL)
             client.end()
@@ -146,15 +149,15 @@ class TestTheCallerEnds:
         assert jobs(state)[0]["products"] == "undelivered"
         assert not slots_used(state.lab.worker)
         time.sleep(0.5)
-        assert sorted(os.listdir(project.place)) == ["Makefile", "source"]
-        done = state.exec("make", cwd=project.place, options=("--worker", state.lab.worker.name))
+        assert sorted(os.listdir(project.place)) == ["Makefile", "build.sh", "source"]
+        done = state.exec(*BUILD, cwd=project.place, options=("--worker", state.lab.worker.name))
         assert (done.returncode, done.stdout) == (0, b"begun\nended\n"), done.stderr
         assert (project.runs(), project.has("product")) == (1, True)
         assert [job["products"] for job in jobs(state)] == ["verified"]
 
     def test_ex_03_by_sigkill_and_rch_fetch_brings_the_products(self, there, project):
         state, words = there
-        with caller(state, *words, "make", cwd=project.place) as client:
+        with caller(state, *words, *BUILD, cwd=project.place) as client:
             client.wait_for(b"begun")
             client.signal(signal.SIGKILL)
             client.end()
@@ -169,8 +172,8 @@ class TestRchdEnds:
     def test_by_sigkill_and_the_output_has_neither_gap_nor_repetition(self, there, project):
         state, words = there
         script = f"i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); sleep 0.1; done; echo made >product"
-        project.write("Makefile", f"product: source\n\t@{script.replace('$', '$$')}\n")
-        with caller(state, *words, "make", cwd=project.place) as client:
+        project.write("build.sh", script)
+        with caller(state, *words, *BUILD, cwd=project.place) as client:
             client.wait_for(b"line 5\n")
             killed = rchd_pid(state)
             os.kill(killed, signal.SIGKILL)
@@ -184,7 +187,7 @@ class TestRchdEnds:
 
     def test_by_sigkill_twice_within_one_command(self, there, project):
         state, words = there
-        with caller(state, *words, "make", cwd=project.place) as client:
+        with caller(state, *words, *BUILD, cwd=project.place) as client:
             client.wait_for(b"begun")
             for _ in range(2):
                 os.kill(rchd_pid(state), signal.SIGKILL)
@@ -196,7 +199,7 @@ class TestRchdEnds:
 
     def test_by_a_stop_and_the_command_goes_on(self, there, project):
         state, words = there
-        with caller(state, *words, "make", cwd=project.place) as client:
+        with caller(state, *words, *BUILD, cwd=project.place) as client:
             client.wait_for(b"begun")
             assert state.run("rch", "daemon", "restart").returncode == 0
             project.go_on()
@@ -206,12 +209,12 @@ class TestRchdEnds:
 
     def test_after_its_client_by_sigkill_and_the_job_is_still_collected_once(self, there, project):
         state, words = there
-        with caller(state, *words, "make", cwd=project.place) as client:
+        with caller(state, *words, *BUILD, cwd=project.place) as client:
             client.wait_for(b"begun")
             client.signal(signal.SIGKILL)
             client.end()
         os.kill(rchd_pid(state), signal.SIGKILL)
-        with caller(state, *words, "make", cwd=project.place) as client:
+        with caller(state, *words, *BUILD, cwd=project.place) as client:
             client.wait_for(b"begun")
             project.go_on()
             assert client.end() == 0, client.err
@@ -219,7 +222,7 @@ class TestRchdEnds:
 
     def test_ex_02_and_ctrl_c_still_ends_the_job(self, there, project):
         state, words = there
-        with caller(state, *words, "make", cwd=project.place) as client:
+        with caller(state, *words, *BUILD, cwd=project.place) as client:
             client.wait_for(b"begun")
             os.kill(rchd_pid(state), signal.SIGKILL)
             until(lambda: rchd_pid(state), "rchd is back")
@@ -242,8 +245,8 @@ class TestTheConnectionEnds:
     def test_by_sigkill_of_sshd_and_the_command_goes_on(self, there, project):
         state, words = there
         script = f"i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); sleep 0.1; done; echo made >product"
-        project.write("Makefile", f"product: source\n\t@{script.replace('$', '$$')}\n")
-        with caller(state, *words, "make", cwd=project.place) as client:
+        project.write("build.sh", script)
+        with caller(state, *words, *BUILD, cwd=project.place) as client:
             client.wait_for(b"line 5\n")
             cut_connections(state.lab.worker)
             assert client.end() == 0, client.err
@@ -260,7 +263,7 @@ class TestTheConnectionEnds:
 
 
 class TestTheWorkersProcessesEnd:
-    def supervisors(self, state, mark):
+    def supervisors(self, mark):
         """Pids of the processes that supervise the job with *mark*."""
         found = set()
         for pid in alive(mark):
@@ -270,15 +273,15 @@ class TestTheWorkersProcessesEnd:
                         found.add(pid)
                         break
                 with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-                    pid = int(file.read().rpartition(")")[2].split()[1])
+                    pid = int(file.read().rpartition(")")[2].split()[1])  # noqa: PLW2901  up to its parent
         return found
 
     def test_ex_02_a_supervisor_that_is_killed_takes_its_job_along_and_the_end_is_told_truthfully(self, there, project):
         state, words = there
-        with caller(state, *words, "make", cwd=project.place) as client:
+        with caller(state, *words, *BUILD, cwd=project.place) as client:
             client.wait_for(b"begun")
             until(lambda: alive(project.mark), "the recipe waits")
-            (pid,) = self.supervisors(state, project.mark)
+            (pid,) = self.supervisors(project.mark)
             os.kill(pid, signal.SIGKILL)
             assert client.end() == 103, client.err
             assert sum(b"rch: error[JobLost]" in line for line in client.err.splitlines()) == 1
@@ -287,12 +290,12 @@ class TestTheWorkersProcessesEnd:
         assert jobs(state)[0]["state"] == "lost"
         next_works(state, project)
 
-    def test_sq_06_a_lost_job_of_a_kind_that_may_be_repeated_runs_here(self, any_state, project):
-        with caller(any_state, "rch", "exec", "--", "make", cwd=project.place) as client:
+    def test_sq_06_a_lost_job_of_a_kind_that_may_be_repeated_runs_here(self, rch_state, project):
+        with caller(rch_state, "rch", "exec", "--", "make", cwd=project.place) as client:
             until(lambda: alive(project.mark), "the recipe waits", timeout_s=60)
-            (pid,) = self.supervisors(any_state, project.mark)
+            (pid,) = self.supervisors(project.mark)
             os.kill(pid, signal.SIGKILL)
-            until(lambda: alive(project.mark) and not self.supervisors(any_state, project.mark), "it waits here")
+            until(lambda: alive(project.mark) and not self.supervisors(project.mark), "it waits here")
             project.go_on()
             assert client.end() == 0, client.err
             assert client.out == b"begun\nended\n"
@@ -303,7 +306,7 @@ class TestTheWorkersProcessesEnd:
 class TestAJobThatIsCancelled:
     def test_by_rch_cancel_ends_the_command_too(self, there, project):
         state, words = there
-        with caller(state, *words, "make", cwd=project.place) as client:
+        with caller(state, *words, *BUILD, cwd=project.place) as client:
             client.wait_for(b"begun")
             (job,) = json.loads(state.run("rch", "jobs", "--active", "--json").stdout)
             assert state.run("rch", "cancel", job["id"]).returncode == 0
