@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
 else:
     import _signal as signal  # the public module costs 4 ms through enum
 
@@ -68,30 +69,9 @@ class Slots:
             files = _open_slots(os.path.join(state, "local-slots"), total)
         except OSError:
             return
-        ticket, slots = files[0], files[1:]
-        asked = monotonic()
-        said = checked = False
+        handlers = _wait_handlers(lambda: on_wait(wanted, total))
         try:
-            # The ticket's queue is the kernel's: whoever waits longest gets it. Only its holder polls the slots.
-            if not _try_lock(ticket):
-                if _ancestor_holds(files):
-                    return
-                _lock_interruptibly(ticket, lambda: on_wait(wanted, total))
-                said = monotonic() - asked > 1
-            while True:
-                for fd in slots:
-                    if len(self._held) < wanted and fd not in self._held and _try_lock(fd):
-                        self._held.append(fd)
-                if len(self._held) == wanted:
-                    return
-                if not checked and _ancestor_holds(slots):
-                    self._held.clear()
-                    return
-                checked = True
-                _sleep_or_interrupt(0.02 if monotonic() - asked < 1 else 0.1)
-                if not said and monotonic() - asked > 1:
-                    said = True
-                    on_wait(wanted, total)
+            self._take(files[0], files[1:], wanted)
         except BaseException:
             self._held.clear()
             raise
@@ -99,6 +79,28 @@ class Slots:
             for fd in files:
                 if fd not in self._held:
                     os.close(fd)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _take(self, ticket: int, slots: list[int], wanted: int) -> None:
+        # The ticket's queue is the kernel's: whoever waits longest gets it. Only its holder polls the slots.
+        if not _try_lock(ticket):
+            if _ancestor_holds([ticket, *slots]):
+                return
+            fcntl.flock(ticket, fcntl.LOCK_EX)
+        pause = 0.01
+        while True:
+            for fd in slots:
+                if len(self._held) < wanted and fd not in self._held and _try_lock(fd):
+                    self._held.append(fd)
+            if len(self._held) == wanted:
+                return
+            if pause == 0.01 and _ancestor_holds(slots):
+                self._held.clear()
+                return
+            pause = min(0.1, pause * 1.5)
+            sleep(pause)
 
     def release(self) -> None:
         """Give the slots back."""
@@ -295,8 +297,8 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
-def _lock_interruptibly(fd: int, on_wait: Callable[[], None]) -> None:
-    """Block in the kernel's queue; a watched signal raises Interrupted, a second of waiting calls *on_wait* once."""
+def _wait_handlers(on_wait: Callable[[], None]) -> dict[int, Any]:
+    """For a wait of any length: a watched signal raises Interrupted, a second calls *on_wait*; the handlers before."""
 
     def interrupt(number: int, _frame: object) -> None:
         raise Interrupted(number)
@@ -305,26 +307,10 @@ def _lock_interruptibly(fd: int, on_wait: Callable[[], None]) -> None:
         on_wait()
 
     watched = [n for n in _WATCHED[:4] if signal.getsignal(n) != signal.SIG_IGN]
-    old = {n: signal.signal(n, interrupt) for n in watched}
+    old: dict[int, Any] = {n: signal.signal(n, interrupt) for n in watched}
     old[signal.SIGALRM] = signal.signal(signal.SIGALRM, alarm)
     signal.setitimer(signal.ITIMER_REAL, 1.0)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-def _sleep_or_interrupt(seconds: float) -> None:
-    watched = [n for n in _WATCHED[:4] if signal.getsignal(n) != signal.SIG_IGN]
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
-    try:
-        info = signal.sigtimedwait(watched, seconds)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old)
-    if info is not None:
-        raise Interrupted(info.si_signo)
+    return old
 
 
 def _ancestor_holds(files: Sequence[int]) -> bool:

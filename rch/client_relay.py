@@ -103,7 +103,6 @@ class Relay:
         self._told: list[int] = []
         self._resized = False
         self._alive_seen = False
-        self._writing = False
         self._ending: Ending | None = None
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -140,8 +139,6 @@ class Relay:
         self.signalled = number
         self._signals.append(number)
         signal.setitimer(signal.ITIMER_REAL, PROMPT_S)
-        if self._writing:  # a reader that has stalled must not keep the cancel back
-            self._tell_signals()
 
     def _on_alarm(self, _number: int, _frame: object) -> None:
         self._leave(128 + self.signalled)
@@ -327,7 +324,6 @@ class Relay:
                 if not poll.poll(0):
                     return
                 size = select.PIPE_BUF  # that much room is there when a pipe says it can be written
-            self._writing = True
             try:
                 sent = os.write(fd, view[:size])
             except BlockingIOError:
@@ -335,8 +331,6 @@ class Relay:
             except OSError as error:
                 self._out.clear()
                 raise OutputLost(fd, error.errno or errno.EIO) from None
-            finally:
-                self._writing = False
             self._out_bytes -= sent
             if sent == len(view):
                 self._out.pop(0)

@@ -221,12 +221,18 @@ class TestTheChild:
         assert (process.returncode, out) == (9, b"got TERM\n")
 
     def test_gets_a_ctrl_c_of_the_terminal_once(self, client):
-        script = "trap 'echo hit' INT; echo ready; for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.1; done; exit 5"
-        terminal = client.on_tty(["-q", "--", "sh", "-c", script], HERE)
+        counts = (
+            "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]); print('ready', flush=True)\n"
+            "hits = 0\n"
+            "while signal.sigtimedwait([signal.SIGINT], 1): hits += 1\n"
+            "print('hits', hits); raise SystemExit(5)"
+        )
+        terminal = client.on_tty(["-q", "--", sys.executable, "-c", counts], HERE)
         terminal.read_until(b"ready")
+        time.sleep(0.2)
         terminal.type(b"\x03")
         assert os.waitstatus_to_exitcode(terminal.end()) == 5
-        assert terminal.shown.count(b"hit") == 1
+        assert b"hits 1\r\n" in terminal.shown
         terminal.close()
 
     def test_that_dies_of_ctrl_c_makes_us_die_of_it_too(self, client):
@@ -341,7 +347,8 @@ class TestSlots:
             waiting = [
                 client.start("-q", "--", "echo", "never") for _ in range(2)
             ]  # one at the slots, one at the ticket
-            time.sleep(0.6)
+            for process in waiting:
+                wait_for_lock(process.pid)
             for process in waiting:
                 process.send_signal(number)
             assert [process.wait(20) for process in waiting] == [128 + number] * 2
@@ -468,6 +475,14 @@ class TestHooks:
 def wait_for(path: str) -> None:
     until = time.monotonic() + 20
     while not os.path.exists(path):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def wait_for_lock(pid: int) -> None:
+    """Until *pid* holds a lock or waits for one."""
+    until = time.monotonic() + 20
+    while not any(str(pid) in line.split() for line in Path("/proc/locks").read_text().splitlines()):
         assert time.monotonic() < until
         time.sleep(0.01)
 

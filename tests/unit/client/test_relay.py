@@ -212,9 +212,13 @@ class TestAReaderThatLeaves:
             assert process.stderr.read() == b""
 
     def test_a_stopped_reader_does_not_keep_the_cancel_back(self, client):
+        told = threading.Event()
+
         def script(peer: Peer) -> None:
             peer.accept()
             threading.Thread(target=flood, args=(peer,), daemon=True).start()
+            assert peer.until(Frame.SIGNAL) == {"signal": "TERM"}
+            told.set()
             peer.rest()
 
         def flood(peer: Peer) -> None:
@@ -228,9 +232,11 @@ class TestAReaderThatLeaves:
             process = client.start("--", "make")
             time.sleep(1.0)
             process.send_signal(signal.SIGTERM)
+            assert told.wait(10)
+            time.sleep(0.3)
+            assert process.poll() is None  # told while it waits for the end, not with its last breath
             assert process.wait(20) == 128 + signal.SIGTERM
             rchd.wait()
-        assert (Frame.SIGNAL, {"signal": "TERM"}) in rchd.peers[0].seen
 
 
 class TestSignals:
@@ -301,6 +307,7 @@ class TestSignals:
             peer.log((1, b"ready\n"))
             go.wait(10)
             peer.exit(0)
+            peer.rest()
 
         with FakeRchd(client.state, script) as rchd:
             process = client.start("--", "make", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
@@ -309,6 +316,7 @@ class TestSignals:
             time.sleep(0.2)
             go.set()
             assert process.wait(20) == 0
+            rchd.wait()
         assert rchd.peers[0].seen == []
 
     def test_ex_03_a_killed_client_says_nothing(self, client):
@@ -350,12 +358,14 @@ class TestATerminal:
             peer.log((1, b"ready\n"))
             time.sleep(0.5)
             peer.exit(0)
+            peer.rest()
 
         with FakeRchd(client.state, script) as rchd:
             terminal = client.on_tty(["--", "make"])
             terminal.read_until(b"ready")
             terminal.type(b"for the shell\n")
             assert os.waitstatus_to_exitcode(terminal.end()) == 0
+            rchd.wait()
             terminal.close()
         assert rchd.peers[0].seen == []
 
@@ -465,6 +475,7 @@ class TestStdin:
             peer.log((1, b"ready\n"))
             assert peer.until(Frame.SIGNAL) == {"signal": "INT"}
             peer.exit(130)
+            peer.rest()
 
         with FakeRchd(client.state, script) as rchd:
             process = client.start("--", "make", stdin=subprocess.PIPE)
@@ -475,7 +486,8 @@ class TestStdin:
             assert process.wait(20) == 130
             rchd.wait()
         sent = sum(len(value) for frame, value in rchd.peers[0].seen if frame is Frame.STDIN)
-        assert 0 < sent <= 256 << 10
+        assert sent == 256 << 10
+        assert Frame.STDIN_END not in [frame for frame, _ in rchd.peers[0].seen]
 
     def test_hb_08_a_repetition_here_reads_it_all_again(self, no_start):
         client = no_start

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from rch import client_start
 from rch.client_start import COOL_DOWN_S, confinement, daemon_argv, daemon_environment, record_session
 
 ROOT = str(Path(__file__).resolve().parents[3])
@@ -148,6 +149,10 @@ class TestTheStart:
     def test_serves_these_too(self, client, born, switch):
         assert born(switch, "--", "make").wait(60) == 0
         assert len(births(client)) == 1
+
+    def test_is_not_tried_when_another_client_has_just_done_it(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(client_start, "_spawn", lambda *_: pytest.fail("a second rchd was started"))
+        assert client_start.start_daemon(str(tmp_path), str(tmp_path / "run"), {}, lambda: True) == ""
 
 
 class TestWhoMayNot:
