@@ -363,8 +363,6 @@ class ContainerLab:
                 *("--network", self._network(), "--ip", address, "--mac-address", hardware),
                 # bubblewrap mounts a fresh /proc, which the kernel allows only where nothing of /proc is covered.
                 *("--security-opt", "unmask=ALL"),
-                # podman's filter denies sethostname inside a user namespace; a machine, which this stands for, does not.
-                *("--security-opt", "seccomp=unconfined"),
                 # podman's profile refuses sethostname() to everybody without CAP_SYS_ADMIN outside, also in a user
                 # namespace of one's own, and a job carries the caller's host name.
                 *("--security-opt", "seccomp=unconfined"),

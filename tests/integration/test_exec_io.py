@@ -13,18 +13,35 @@ import time
 
 import pytest
 
+from rch.testing.fixtures import RchState
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("embedded_lab", marks=pytest.mark.sshd, id="embedded"),
+        pytest.param("container_lab", marks=pytest.mark.container, id="container"),
+    ],
+)
+def station(request, lab_place):
+    """One workstation for the whole file: starting rchd for each of these questions would be most of the time."""
+    lab = request.getfixturevalue(request.param)
+    state = RchState(os.path.join(lab_place, f"io-{request.param}"), lab)
+    yield state
+    state.close()
+
 
 @pytest.fixture
-def there(any_state, project_copy):
+def there(station, project_copy):
     """Run a free command on the worker, by name: ``there(*argv, **more) -> CompletedProcess``."""
     project = project_copy("hello-c")
 
     def run(*argv, **more):
         more.setdefault("cwd", project)
-        return any_state.exec(*argv, options=("--worker", any_state.lab.worker.name, *more.pop("options", ())), **more)
+        return station.exec(*argv, options=("--worker", station.lab.worker.name, *more.pop("options", ())), **more)
 
-    run.state, run.project = any_state, project
-    run.words = ["rch", "exec", "--worker", any_state.lab.worker.name, "--"]
+    run.state, run.project = station, project
+    run.words = ["rch", "exec", "--worker", station.lab.worker.name, "--"]
     return run
 
 
