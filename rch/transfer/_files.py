@@ -9,7 +9,14 @@ import secrets
 
 def make_private_dir(path: str) -> None:
     """*path* and its missing parents, mode 0700. Raises OSError."""
-    os.makedirs(path, mode=0o700, exist_ok=True)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:  # os.makedirs would give the parents the usual mode
+        make_private_dir(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
 
 
 def sync_dir(path: str) -> None:

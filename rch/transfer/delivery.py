@@ -83,17 +83,32 @@ def return_delta(
     identity: tuple[int, int] | None = None,
     pause: Callable[[float], None] = time.sleep,
     hook: Hook = no_hook,
+    admit: Callable[[], None] = lambda: None,
 ) -> Returned:
     """Make the files here those of the job *job*, after every ending that reached its process (lessons AR-04).
 
     manifest, held: as the push left them (``Pushed``). scan: the build directories here, asked only when needed; the
     caller may have made it while the job ran. identity: (device, inode) that the caller proved for the root.
     machine: what executables must be made for, "" is this machine, None checks nothing (cross builds).
+    admit: asked once the delta is here, before anything is planned or placed; what it raises ends the return.
     The record of what the worker holds is written only when all is in place, so a crash leads to more being sent.
     Raises ProductsUnverified when not every file arrived whole (nothing is placed then), DiskFull, HostileAnswer.
     """
     delivery = _Delivery(
-        executor, job, root, manifest, held, state_dir, scan, policy, extra_patterns, machine, identity, pause, hook
+        executor,
+        job,
+        root,
+        manifest,
+        held,
+        state_dir,
+        scan,
+        policy,
+        extra_patterns,
+        machine,
+        identity,
+        pause,
+        hook,
+        admit,
     )
     return delivery.deliver()
 
@@ -114,6 +129,7 @@ class _Delivery:
         identity: tuple[int, int] | None,
         pause: Callable[[float], None],
         hook: Hook,
+        admit: Callable[[], None],
     ) -> None:
         self.executor = executor
         self.host = executor.worker.name
@@ -129,10 +145,12 @@ class _Delivery:
         self.identity = identity
         self.pause = pause
         self.hook = hook
+        self.admit = admit
         self.requests = 0
 
     def deliver(self) -> Returned:
         delta = self._delta()
+        self.admit()
         looks = self.policy is not BuildDir.NONE or bool(self.extra_patterns) or bool(self.held.owed)
         local: LocalBuild = self.scan() if looks and self.root.build_dirs else NothingHere()
         unsteady = _hash_needed(local, unhashed(delta, self.held, self.manifest, self.root, local))

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rch.errors import NotOffloadable, TransferFault, Unreachable, WorkerFault
@@ -24,7 +24,7 @@ from rch.transfer.model import Pushed, PushPlan
 from rch.transfer.scope import Classes
 from rch.transfer.snapshot import changed_since
 from rch.transfer.validate import checked_generation, parse_index
-from rch.worker.protocol import INLINE_LIMIT, Entry, hash_bytes
+from rch.worker.protocol import INLINE_LIMIT, Entry, hash_bytes, hash_stream
 
 ROUNDS = 3
 """How often a push that finds its sources changed, or the worker's tree unlike the record, starts over."""
@@ -356,12 +356,9 @@ def push(
                 pending = False
             except _Changed:
                 if last or rescan is None:
-                    raise TransferFault(
-                        f"{root.path}: files changed while they were sent to {host}",
-                        host=host,
-                        direction="push",
-                        hint="run the command again when nothing writes there",
-                    ) from None
+                    manifest, held = sender.sync_frozen(plan, manifest, held, exists_here)
+                    unstable = True
+                    break
             except _Unknown:
                 if last:
                     raise
@@ -378,6 +375,30 @@ def push(
         plan = plan_push(manifest, root, held, exists_here)
         pending = pending or not plan.empty
     return Pushed(manifest, held, unstable=unstable, **vars(tally))
+
+
+def _frozen(plan: PushPlan, manifest: Manifest, root: Root, directory: str) -> Manifest:
+    """*manifest* with every file that *plan* sends as it is now, its content kept in *directory*."""
+    entries, sources = dict(manifest.entries), dict(manifest.sources)
+    with Beneath(root.real) as tree:
+        for number, entry in enumerate(plan.contents):
+            path = entry.path
+            if path in manifest.sources:
+                continue
+            copy = os.path.join(directory, str(number))
+            try:
+                with tree.open_file(path) as fd, open(fd, "rb", closefd=False) as reader, open(copy, "xb") as writer:
+                    shutil.copyfileobj(reader, writer, 1 << 20)
+                    status = os.fstat(fd)
+            except OSError:
+                del entries[path]  # gone meanwhile, or no file any more
+                continue
+            with open(copy, "rb", buffering=0) as stream:
+                size, content = os.fstat(stream.fileno()).st_size, hash_stream(stream)
+            mode = status.st_mode & 0o777
+            entries[path] = Entry(path, "f", mode, size, status.st_mtime_ns, content)
+            sources[path] = AbsPath(copy)
+    return replace(manifest, entries=entries, sources=sources)
 
 
 class _Unknown(WorkerFault):
@@ -434,6 +455,23 @@ class _Sender:
             raise
         self._tally.count(plan)
         return held.pushed(plan, checked_generation(answer, self._host), manifest.entries)
+
+    def sync_frozen(
+        self, plan: PushPlan, manifest: Manifest, held: HeldIndex, exists_here: Callable[[str], bool]
+    ) -> tuple[Manifest, HeldIndex]:
+        """Send files that never hold still (a log that somebody writes) as copies, each in one state it has had."""
+        with tempfile.TemporaryDirectory(prefix="rch-push-") as directory:
+            frozen = _frozen(plan, manifest, self._root, directory)
+            try:
+                held = self.sync(plan_push(frozen, self._root, held, exists_here), frozen, held)
+            except _Changed:
+                raise TransferFault(
+                    f"{self._root.path}: files changed while they were sent to {self._host}",
+                    host=self._host,
+                    direction="push",
+                    hint="run the command again when nothing writes there",
+                ) from None
+        return replace(frozen, sources=manifest.sources), held
 
     def _request(self, op: str, fields: dict[str, Any], body: bytes = b"", *, timeout_s: float) -> dict[str, Any]:
         self._tally.requests += 1

@@ -8,6 +8,7 @@ place. Where the project lies on another mount, the verified files are first cop
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -75,11 +76,13 @@ class Staging:
             with tree.open_file(entry.path) as fd:
                 good = os.fstat(fd).st_size == entry.size and _hash(fd) == entry.content
         except OSError:
-            return False  # it did not come, or not as a regular file
-        fd, name = tree.parent(entry.path)
+            good = False  # it did not come, or not as a regular file
         if not good:
-            os.unlink(name, dir_fd=fd)
+            with contextlib.suppress(OSError):
+                fd, name = tree.parent(entry.path)
+                os.unlink(name, dir_fd=fd)
             return False
+        fd, name = tree.parent(entry.path)
         os.rename(name, self._next(entry.path), src_dir_fd=fd)
         return True
 

@@ -245,6 +245,7 @@ class World:
             pause=lambda _s: None,
             **options,
         )
+        self.pushed.held.save(self.state)
         return self.pushed
 
     @property

@@ -171,7 +171,9 @@ class TestAKilledDaemon:
         world.push()
         world.work(compile_all("2"))
         assert killed_at(world, 9)
-        torn = next(world.here / f"target/{u}.out" for u in UNITS if "2" in (world.here / f"target/{u}.out").read_text())
+        torn = next(
+            world.here / f"target/{u}.out" for u in UNITS if "2" in (world.here / f"target/{u}.out").read_text()
+        )
         times = torn.stat().st_mtime_ns
         torn.write_text("")
         os.utime(torn, ns=(times, times))
@@ -432,12 +434,13 @@ class TestRecords:
     def test_a_failed_placement_leaves_the_record_as_it_was(self, world, monkeypatch):
         world.write("src/a", "1")
         world.run(compile_all("1"))
-        before = world.held()
         world.write("src/a", "2")
         world.push()
+        before = world.held()
         world.work(compile_all("2"))
         monkeypatch.setattr(
-            "rch.transfer.delivery.place", lambda *a, **k: (_ for _ in ()).throw(TransferFault("no", direction="return"))
+            "rch.transfer.delivery.place",
+            lambda *a, **k: (_ for _ in ()).throw(TransferFault("no", direction="return")),
         )
         from rch.errors import ProductsUnverified
 
