@@ -27,6 +27,7 @@ COMMANDS = {
     "config": "rch.cli.config:config",
     "doctor": "rch.cli.doctor:doctor",
     "explain": "rch.cli.explain:explain",
+    "shim": "rch.cli.shim:shim",
     "shellenv": "rch.cli.shellenv:shellenv",
     "help": "rch.cli.main:help_",
 }

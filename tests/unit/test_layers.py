@@ -21,7 +21,7 @@ EDGES: dict[str, set[str]] = {
     "intercept": {"toolchains"},
     "toolchains": {"intercept"},  # Kind and the other shared types of decision.py
     "agents": {"intercept", "client"},
-    "shims": {"client"},
+    "shims": {"toolchains"},  # which toolchain judges which program
     "project": {"intercept", "worker"},  # worker: protocol.Entry, the one description of a path
     "fleet": set(),
     "schedule": {"project", "fleet", "intercept"},
@@ -30,11 +30,13 @@ EDGES: dict[str, set[str]] = {
     "offload": {"intercept", "order", "project", "schedule", "transfer", "execute", "daemon"},
     "config": {"intercept", "worker"},
     "daemon": {
+        "agents",  # POST /hook/{agent}
         "client", "config", "execute", "fleet", "intercept", "offload", "order", "project", "schedule",
         "toolchains", "transfer", "worker",
     },
     "cli": {
         "client", "config", "execute", "fleet", "intercept", "order", "project", "schedule", "worker", "agents", "shims",
+        "toolchains",  # rch shim install: which are on by default
         "daemon",  # rch doctor probes workers by the same code where rchd does not run
     },
     "worker": set(),
@@ -42,7 +44,7 @@ EDGES: dict[str, set[str]] = {
     "__main__": {"client", "cli"},
 }  # fmt: skip
 
-STDLIB_ONLY = ("client", "worker", "errors", "paths", "shims")
+STDLIB_ONLY = ("client", "worker", "errors", "paths")
 
 # Modules that reach out of the process. Deciding parts may name paths but not look at them.
 IO = {"subprocess", "socket", "shutil", "pathlib", "tempfile", "glob", "fcntl", "select", "asyncio", "http", "urllib"}
