@@ -5,7 +5,8 @@ the door: a script is compiled anew at every start, so everything else lies in m
 
     client_options   the words and the switches, and which of them decides
     client_request   what rchd is told about the caller
-    client_link      the way to rchd: socket or spool      client_frames   what is spoken on it
+    client_link      the way to rchd                       client_spool    the one without sockets
+    client_frames    what is spoken on it
     client_relay     bytes and signals while rchd works    client_output   --output, --show-worker
     client_start     the birth of rchd                     client_paths    where it listens
     client_local     the run here: slots, child, hooks     client_main     one command from end to end

@@ -3,8 +3,6 @@
 A Link never blocks: what cannot be sent at once waits in a buffer that the relay's loop drains.
 """
 
-# ruff: noqa: SIM105 -- contextlib costs the client's start-up 2 ms
-
 from __future__ import annotations
 
 import errno
@@ -13,7 +11,7 @@ import select
 from time import monotonic, sleep
 
 from rch import client_frames as wire
-from rch.client_paths import Traceless, spool_request
+from rch.client_paths import spool_request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -207,97 +205,28 @@ def _upgrade(link: Link, request: bytes) -> None:
 
 
 def _open_spool(run: str, request: bytes, places: list[str], *, denied: bool) -> Link:
+    from rch.client_spool import meet
+
     absent = NoLink("denied", "sockets are forbidden here") if denied else NoLink("absent", "rchd is not running")
     try:
         announce = os.open(spool_request(run), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:  # ENXIO: nobody reads it
         raise absent from None
-    spool = None
     try:
-        spool = _make_spool(places, request)
-        if spool is None:
-            raise NoLink(absent.why, f"{absent}, and no directory is writable for the spool")
-        line = wire.dumps([wire.text(os.fsencode(spool))]) + b"\n"
-        if len(line) > select.PIPE_BUF:
-            raise NoLink(
-                absent.why, f"the spool directory's path has {len(line)} bytes, {select.PIPE_BUF} are possible"
-            )
-        # Both are open before rchd hears of them: it takes a FIFO without a reader for a caller that has gone, and
-        # may have answered and left before we come to write. Opening for both ways needs nobody at the other end.
-        fds = [os.open(spool + "/down", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)]
-        try:
-            fds.append(os.open(spool + "/up", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
-            try:
-                os.write(announce, line)
-            except OSError as error:
-                raise NoLink(absent.why, f"{absent}, and the spool is full ({error.strerror})") from None
-            # rchd says ALIVE as soon as it has opened both; the directory is not needed from then on.
-            if not _wait(fds[0], select.POLLIN, monotonic() + ANSWER_S):
-                raise NoLink("hung", f"rchd does not answer through the spool within {ANSWER_S} s")
-        except BaseException:
-            for fd in fds:
-                os.close(fd)
-            raise
-        return Link("spool", fds[0], fds[1])
+        fds = meet(announce, request, places, ANSWER_S)
+    except TimeoutError as error:
+        raise NoLink("hung", f"rchd does not answer through the spool within {ANSWER_S} s ({error})") from None
+    except OSError as error:
+        raise NoLink(absent.why, f"{absent}, and {error}") from None
     finally:
         os.close(announce)
-        if spool is not None:
-            _remove_spool(spool)
+    return Link("spool", *fds)
 
 
 def spool_places(environ: dict[str, str], cwd: str) -> list[str]:
     """Where a spool directory may be made, best first: not in the project if it can be helped."""
-    places = [p for p in (environ.get("TMPDIR", ""), "/tmp") if p.startswith("/")]
-    return [*dict.fromkeys([*places, cwd])]
-
-
-def _make_spool(places: list[str], request: bytes) -> str | None:
-    for place in places:
-        spool = os.path.join(place, wire.SPOOL_PREFIX + os.urandom(16).hex())
-        try:
-            trace = Traceless(place)
-            os.mkdir(spool, 0o700)
-            trace.made()
-        except OSError:
-            continue
-        _traces[spool] = trace
-        try:
-            for name in ("up", "down"):
-                os.mkfifo(spool + "/" + name, 0o600)
-            fd = os.open(spool + "/request", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                view = memoryview(request)
-                while view:
-                    view = view[os.write(fd, view) :]
-            finally:
-                os.close(fd)
-            os.chmod(spool, 0o700)  # the umask may have taken rights away
-            for name in ("up", "down", "request"):
-                os.chmod(spool + "/" + name, 0o600)
-        except OSError:
-            _remove_spool(spool)
-            continue
-        return spool
-    return None
-
-
-_traces: dict[str, Traceless] = {}
-
-
-def _remove_spool(spool: str) -> None:
-    for name in ("up", "down", "request"):
-        try:
-            os.unlink(spool + "/" + name)
-        except OSError:
-            pass
-    trace = _traces.pop(spool, None)
-    ours = trace is not None and trace.still_ours()
-    try:
-        os.rmdir(spool)
-    except OSError:
-        return
-    if trace is not None and ours:
-        trace.restore()
+    places = [p for p in (environ.get("TMPDIR", ""), "/tmp", cwd) if p.startswith("/")]
+    return [*dict.fromkeys(places)]
 
 
 def _wait(fd: int, event: int, until: float) -> bool:

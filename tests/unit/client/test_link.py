@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,6 +21,8 @@ from fake_rchd import FakeRchd, Peer
 from rch.client_link import NoLink, open_link
 from rch.client_paths import BadPlace, Traceless, path_without_shims, run_dir, socket_path, state_dir
 from rch.daemon.wire import Frame, SocketTransport, SpoolServer, WireError, open_spool, read_request
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class TestAnRchdThatHangs:
@@ -61,9 +66,6 @@ class TestAnRchdThatHangs:
             "import rch.client_relay as r, rch.client_main as m\n"
             "r.SILENT_S = 0.5; m.RETURN_S = 0.5; sys.exit(m.main(sys.argv[1:]))\n"
         )
-        import subprocess
-        import sys
-
         stop = threading.Event()
         with FakeRchd(client.state, lambda peer: (peer.accept(), stop.wait(20))) as rchd:
             process = subprocess.run(
@@ -154,6 +156,53 @@ class TestTheSpool:
             server.stop()
         assert os.path.dirname(places[0]) == str(tmp_path)
         assert os.path.dirname(places[1]) == "/tmp"
+
+    @pytest.mark.parametrize("hidden", ["/tmp", "$TMPDIR"])
+    def test_ic_11_is_met_where_rchd_sees_the_same_directory(self, client, tmp_path, hidden):
+        if shutil.which("bwrap") is None:
+            pytest.fail("bubblewrap is a requirement of the project; ./dev setup installs it")
+        private = str(tmp_path) if hidden == "$TMPDIR" else "/tmp"
+        keep = [w for place in (client.project,) for w in ("--bind", place, place)]
+        words = [
+            "bwrap",
+            "--ro-bind",
+            "/",
+            "/",
+            "--dev",
+            "/dev",
+            "--unshare-pid",
+            "--proc",
+            "/proc",
+            "--tmpfs",
+            private,
+        ]
+        words += [*keep, "--ro-bind", client.state, client.state, "--ro-bind", str(ROOT), str(ROOT)]
+        got: list[bytes] = []
+        script = lambda peer: (peer.accept(), got.append(peer.stdin()), peer.log((1, b"out")), peer.exit(5))  # noqa: E731
+        with FakeRchd(client.state, script, over="spool"):
+            result = subprocess.run(
+                [*words, sys.executable, "-I", "-S", str(ROOT / "rch" / "client.py"), "--", "make"],
+                env={**client.environ, "TMPDIR": private}, cwd=client.project, capture_output=True, input=b"in",
+                timeout=60, check=False,
+            )  # fmt: skip
+        assert (result.returncode, result.stdout, result.stderr, got) == (5, b"out", b"", [b"in"])
+        assert os.listdir(client.project) == []
+
+    def test_that_is_full_or_cannot_be_offered_is_named(self, no_start):
+        client = no_start
+        os.makedirs(client.state + "/run/spool", mode=0o700)
+        os.mkfifo(client.state + "/run/spool/request", 0o600)
+        held = os.open(client.state + "/run/spool/request", os.O_RDWR | os.O_NONBLOCK)
+        try:
+            with pytest.raises(BlockingIOError):
+                while True:
+                    os.write(held, bytes(4096))
+            result = client.run("--", "echo", "hi")
+        finally:
+            os.close(held)
+        assert result.out == b"hi\n"
+        assert "rchd is not running, and the spool is full (Resource temporarily unavailable)" in result.err
+        assert os.listdir(client.project) == []
 
     def test_signals_and_a_vanished_client_are_told(self, client):
         def script(peer: Peer) -> None:
