@@ -176,6 +176,7 @@ def bring_home(running: Running, desk: Desk, config: Any) -> Ending | NotOffload
         shown = ", ".join(kept[:5]) + (f" and {len(kept) - 5} more" if len(kept) > 5 else "")
         message = f"[rch] kept your version of {shown}: changed here while the command ran on {running.name}"
     desk.finished(running, returned, time.time())
+    desk.clean_up(running, config)
     return Ending(
         own,
         job=job.id,

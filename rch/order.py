@@ -21,6 +21,7 @@ class Options:
 
     worker: str = ""
     tag: str = ""
+    mode: str = ""
     require_remote: bool = False
     dry_run: bool = False
     no_cache: bool = False
@@ -31,7 +32,7 @@ class Options:
     @property
     def must_be_remote(self) -> bool:
         """Local execution is no answer: remote is required, or a place was named (design.md 6.1)."""
-        return self.require_remote or bool(self.worker)
+        return self.require_remote or bool(self.worker) or self.mode == "remote"
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,10 @@ def parse_order(data: Mapping[str, Any], *, spooled: bool = False) -> Order:
         gid=whole("gid", 0, (1 << 32) - 2),
         pid=whole("pid"),
         options=Options(
-            worker=text(options, "worker"), tag=text(options, "tag"), **{f: options.get(f) is True for f in flags}
+            worker=text(options, "worker"),
+            tag=text(options, "tag"),
+            mode=text(options, "mode"),
+            **{f: options.get(f) is True for f in flags},
         ),
         attach_job=text(attach, "job"),
         attach_offset=offset,

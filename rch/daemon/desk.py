@@ -19,7 +19,9 @@ from rch.config import Config, load_config
 from rch.config.places import Places
 from rch.config.policy import policy_of
 from rch.daemon import places as rooms
+from rch.daemon.caches import SharedCaches
 from rch.daemon.joblog import JobLog
+from rch.daemon.modes import MODES, Modes, facts_for, view_of
 from rch.daemon.pool import Member, Pool
 from rch.daemon.probe import probe
 from rch.daemon.running import Running, follow
@@ -38,6 +40,7 @@ from rch.errors import (
     UsageError,
     WorkerFault,
 )
+from rch.execute.executor import BulkSettings
 from rch.execute.spec import job_spec
 from rch.intercept import classify_argv
 from rch.intercept.decision import Kind, Products, Segment, Verdict
@@ -63,6 +66,7 @@ from rch.transfer import (
     Returned,
     changed_since,
     check_size,
+    compression_level,
     exists_here,
     plan_push,
     prepare_part,
@@ -76,6 +80,9 @@ from rch.transfer import (
 from rch.worker.protocol import INLINE_LIMIT
 
 _log = structlog.get_logger("desk")
+
+D_VARIABLES = ("RCH_CONFIG", "RCH_INVENTORY", "RCH_LOG_LEVEL")
+"""Read once by rchd; a caller with other values is told (coverage A-11)."""
 
 SLOTS_BY_DEFAULT = 4
 """Slots of a build that names no -j; more rarely helps an incremental build and starves the next agent."""
@@ -103,7 +110,9 @@ class Desk:
         self._lock = threading.Lock()
         self._active: dict[str, Running] = {}
         self._root_locks: dict[str, threading.Lock] = {}
-        self._sent_caches: dict[str, set[str]] = {}
+        self._modes = Modes(places.state, self._client)
+        self._started_with = {name: os.environ.get(name, "") for name in D_VARIABLES}
+        self._caches = SharedCaches()
         self._stopping = False
 
     # -- arrival ------------------------------------------------------------------------------------------------
@@ -113,6 +122,7 @@ class Desk:
         caller = Session(transport)
         try:
             order = parse_order(request, spooled=spooled)
+            self._compare(order, caller)
             if order.attach_job:
                 self._attach(order, caller)
             else:
@@ -126,6 +136,12 @@ class Desk:
             )
         finally:
             caller.close()
+
+    def _compare(self, order: Order, caller: Session) -> None:
+        for name, ours in self._started_with.items():
+            theirs = order.env.get(name, "")
+            if theirs and theirs != ours:
+                caller.note(f"[rch] {name} is {theirs} here, rchd runs with {ours or 'none'}; next: rch daemon restart")
 
     def _attach(self, order: Order, caller: Session) -> None:
         """A caller comes back to its job, after rchd or its connection had gone."""
@@ -243,6 +259,13 @@ class Desk:
         self, order: Order, kind: Kind, project: Project, config: Config, tried: Mapping[str, tuple[str, str]]
     ) -> Lease:
         """The first admissible worker that answers, or NotOffloadable with each worker's reason."""
+        mode = order.options.mode or config.switches.mode or ""
+        if mode in MODES and not tried:
+            special = self._modes.member(mode, order.env)
+            self._pool.connect(special)
+            seen = view_of(special)
+            wanted = wanted_of(order, kind, project, config, seen.slots_total)
+            return Lease(special, seen, max(1, min(wanted.slots, seen.slots_total)), f"mode {mode}")
         if not self._pool.members():
             self._pool.load()
         if not self._pool.members():
@@ -317,6 +340,7 @@ class Desk:
     ) -> Running:
         """Everything between the lease and the first line of output. A fault leaves nothing held there."""
         member, executor = lease.member, lease.member.executor
+        executor.bulk = bulk_settings(config, member)
         job = self._new_job(lease, order, kind, project)
         started = time.time()
         job.times["received"], job.times["created"] = order.received, started
@@ -324,16 +348,17 @@ class Desk:
         self._retire(project.roots)
         try:
             self._run_pre_transfer(project, caller, config)
-            self._send_caches(member, project)
+            cache_requests = self._caches.send(member, project)
             spec, spec_body = job_spec(
                 project,
                 order,
                 kind,
-                member.worker.observed.facts,
+                facts_for(member, project),
                 job_id=job.id,
                 client=self._client,
                 timeout_s=float(config.execution.timeout_sec),
                 network=network_of(order, config),
+                memory_bytes=memory_limit(member, config),
             )
             pushed, spec_sent = self._push(lease, job, order, project, kind, config, spec, spec_body)
             if caller.cancelled or caller.gone:
@@ -352,7 +377,8 @@ class Desk:
             "files": sum(p.files for p in pushed.values()),
             "bytes": sum(p.size_bytes for p in pushed.values()),
             "deletes": sum(p.deletes for p in pushed.values()),
-            "requests": 1 + sum(p.requests for p in pushed.values()),
+            "requests": cache_requests + 1 + sum(p.requests for p in pushed.values()) + (0 if spec_sent else 1),
+            "processes": sum(p.processes for p in pushed.values()),
         }
         job.times["started"] = time.time()
         job.times["pushed_s"] = job.times["started"] - started
@@ -455,26 +481,6 @@ class Desk:
 
     def _rescan(self, key: str, order: Order, kind: Kind, config: Config) -> Callable[[], Manifest]:
         return lambda: self.project(order, kind, config).manifests[key]
-
-    def _send_caches(self, member: Member, project: Project) -> None:
-        """Registry files that the command needs, this machine has and the worker lacks."""
-        if project.cargo_home is None or not project.cache_files:
-            return
-        name = member.worker.name
-        known = self._sent_caches.setdefault(name, set())
-        unsure = [p for p in project.cache_files if p not in known]
-        if not unsure:
-            return
-        executor = member.executor
-        answer = executor.request("cache_missing", {"cache": "cargo", "paths": unsure}, timeout_s=60)
-        listed = answer.fields.get("missing")
-        missing = sorted(set(unsure) & {p for p in listed if isinstance(p, str)}) if isinstance(listed, list) else []
-        if missing:
-            staging = f"{executor.cache_dir}/caches/cargo/staging-{secrets.token_hex(6)}"
-            executor.send_files(project.cargo_home, missing, staging)
-            fields = {"cache": "cargo", "staging": staging, "paths": missing}
-            executor.request("cache_adopt", fields, timeout_s=120)
-        known.update(unsure)
 
     def _new_job(self, lease: Lease, order: Order, kind: Kind, project: Project) -> Job:
         return Job(
@@ -587,6 +593,8 @@ class Desk:
                 caller.log(offset, data)
             elif running.ended.is_set() and offset >= running.log.size:
                 break
+            elif running.log.ended:
+                running.ended.wait(0.5)  # the log is whole, the result is being written down
         return not caller.gone
 
     # -- return -------------------------------------------------------------------------------------------------
@@ -613,7 +621,6 @@ class Desk:
     def _deliver(self, running: Running, config: Config) -> list[Returned]:
         executor, job = running.member.executor, running.job
         policy = build_dir_policy(config, running.kind)
-        self._check_clock(running)
         last: Fault | None = None
         for attempt in range(3):  # coverage A-25: 3 attempts, 1 s · 2^n
             if attempt:
@@ -621,7 +628,8 @@ class Desk:
             try:
                 if not running.locked or not executor.connected:
                     self._relock(running)
-                return [self._return_root(running, root, config, policy) for root in running.roots]
+                clock = self._clock_check(running)
+                return [self._return_root(running, root, config, policy, clock) for root in running.roots]
             except (Unreachable, WorkerFault) as fault:
                 last = fault
                 running.locked = False
@@ -629,7 +637,9 @@ class Desk:
             last.message if last else f"{running.name}: job {job.id} could not be returned", hint=f"rch fetch {job.id}"
         ) from last
 
-    def _return_root(self, running: Running, root: Root, config: Config, policy: BuildDir) -> Returned:
+    def _return_root(
+        self, running: Running, root: Root, config: Config, policy: BuildDir, admit: Callable[[], None]
+    ) -> Returned:
         state = self._places.state
         if running.pushed is not None:
             manifest, held = running.pushed[root.key].manifest, running.pushed[root.key].held
@@ -652,6 +662,7 @@ class Desk:
             scan=scan,
             policy=policy,
             extra_patterns=tuple(config.artifacts.extra_patterns),
+            admit=admit,
         )
         record_placed(returned.placement, root, manifest, tree=tree, build=build)
         if scans:
@@ -668,18 +679,30 @@ class Desk:
         )
         running.locked = True
 
-    def _check_clock(self, running: Running) -> None:
-        """Measured again before the return (lessons PM-04): a clock that jumped during the job returns no files."""
+    def _clock_check(self, running: Running) -> Callable[[], None]:
+        """Measure the worker's clock again (lessons PM-04) while the delta is on its way; the answer judges it.
+
+        That raises ProductsUnverified when the clock jumped during the job: then no files are returned.
+        """
         if running.kind.products is not Products.FILES:
-            return
-        with contextlib.suppress(Unreachable):
-            running.member.executor.request("ping", timeout_s=10)
-        now = running.member.executor.clock_offset_ns()
-        then = self._store.root_clock(running.roots[0].key, running.name) if running.roots else None
-        if abs(now) > 10**9 or (then is not None and abs(now - then) > 10**9):
-            raise ProductsUnverified(
-                f"{running.name}: its clock moved while the job ran (now {now / 1e9:+.1f} s)", hint="rch doctor"
-            )
+            return lambda: None
+
+        def ping() -> None:
+            with contextlib.suppress(Fault):
+                running.member.executor.request("ping", timeout_s=10)
+
+        def judge() -> None:
+            measured.join(11)
+            now = running.member.executor.clock_offset_ns()
+            then = self._store.root_clock(running.roots[0].key, running.name) if running.roots else None
+            if abs(now) > 10**9 or (then is not None and abs(now - then) > 10**9):
+                raise ProductsUnverified(
+                    f"{running.name}: its clock moved while the job ran (now {now / 1e9:+.1f} s)", hint="rch doctor"
+                )
+
+        measured = threading.Thread(target=ping, name="clock", daemon=True)
+        measured.start()
+        return judge
 
     def finished(self, running: Running, returned: list[Returned], when: float) -> None:
         """All is in place: record it."""
@@ -691,6 +714,7 @@ class Desk:
             "bytes": sum(r.size_bytes for r in returned),
             "deletes": sum(r.deletes for r in returned),
             "requests": sum(r.requests for r in returned),
+            "processes": sum(r.processes for r in returned),
         }
         rc = running.rc or {}
         if rc.get("reason") == "exited" and not job.options.get("must_be_remote"):
@@ -705,6 +729,17 @@ class Desk:
         running.job.reason = error.message
         self._store.put_job(running.job)
         self._forget_active(running, collect=False)
+
+    def clean_up(self, running: Running, config: Config) -> None:
+        """``artifacts.cleanup_remote``: after a verified return nothing of the project stays there."""
+        if not config.artifacts.cleanup_remote or running.job.products != "verified":
+            return
+        for root in running.roots:
+            fields = {"job": running.job.id, "root": root.key, "base": "", "reset": True}
+            empty: dict[str, list[str]] = {"changes": [], "deletes": [], "bodies": [], "staged": [], "exact": []}
+            with contextlib.suppress(RchError):
+                running.member.executor.request("sync", {**fields, **empty}, timeout_s=60)
+                HeldIndex.load(self._places.state, root.key, running.name).forget(self._places.state)
 
     def settle(self, job_id: str, caller: Session) -> None:
         """After the caller has its status: collect the job there, pack its log here, once nobody waits for it."""
@@ -925,6 +960,7 @@ class Desk:
     def stop(self) -> None:
         """No new orders; jobs go on under their supervisors."""
         self._stopping = True
+        self._modes.close()
 
 
 class RedThere(NotOffloadable):
@@ -1018,6 +1054,33 @@ def build_dir_policy(config: Config, kind: Kind) -> BuildDir:
     if config.artifacts.build_dir != "auto":
         return BuildDir(config.artifacts.build_dir)
     return BuildDir.FULL if kind.products is Products.FILES else BuildDir.NONE
+
+
+def memory_limit(member: Member, config: Config) -> int | None:
+    """A ceiling that is never tighter than the machine itself (``execution.resource_limits``)."""
+    total = member.worker.observed.facts.get("memory_bytes")
+    return total if config.execution.resource_limits and type(total) is int and total > 0 else None
+
+
+def bulk_settings(config: Config, member: Member) -> BulkSettings:
+    """Levels and patience of rsync for this command (coverage A-18; RCH_COMPRESSION beats both keys)."""
+    loopback = member.worker.declared.host in ("localhost", "::1") or member.worker.declared.host.startswith("127.")
+    forced = config.switches.compression
+
+    def level(setting: int | str, direction: str) -> int:
+        return compression_level(
+            forced if forced is not None else setting,
+            direction=direction,
+            mbit_s=None,
+            cpu_score=None,
+            loopback=loopback,
+        )
+
+    return BulkSettings(
+        no_progress_s=config.transfer.timeout_sec,
+        push_level=level(config.transfer.compression_level, "push"),
+        return_level=level(config.artifacts.compression_level, "return"),
+    )
 
 
 def key_of(project: Project, order: Order, kind: Kind) -> str:

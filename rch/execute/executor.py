@@ -49,8 +49,22 @@ class Moved:
         )
 
 
+@dataclass(frozen=True)
+class BulkSettings:
+    """How bulk transfers go. no_progress_s: ends one that stands still; levels: zstd 1 to 19, 0 is none."""
+
+    no_progress_s: int = 300
+    push_level: int = 0
+    return_level: int = 0
+
+
 class Executor(Protocol):
-    """A worker one can talk to. All methods may be called from several threads at once."""
+    """A worker one can talk to. All methods may be called from several threads at once.
+
+    bulk: settings of the next transfers; set by whoever knows the configuration.
+    """
+
+    bulk: BulkSettings
 
     @property
     def worker(self) -> Worker:

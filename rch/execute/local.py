@@ -11,7 +11,7 @@ from typing import Any
 
 from rch.errors import ToolMissing, Unreachable
 from rch.execute.channel import Answer, Channel
-from rch.execute.executor import Hello, Moved
+from rch.execute.executor import BulkSettings, Hello, Moved
 from rch.execute.handshake import Clock, greet
 from rch.execute.rsync import Rsync
 from rch.fleet.model import Worker
@@ -46,6 +46,7 @@ class LocalExecutor:
 
     def __init__(self, worker: Worker, *, directory: AbsPath, client: str) -> None:
         self._worker = worker
+        self.bulk = BulkSettings()
         self._directory = directory
         self._client = client
         self._lock = threading.Lock()
@@ -109,10 +110,10 @@ class LocalExecutor:
         return channel.request(op, fields, body, timeout_s=timeout_s)
 
     def send_files(self, source: AbsPath, paths: Sequence[str], target: str) -> Moved:
-        return self._rsync.send(source, paths, target)
+        return self._rsync.send(source, paths, target, self.bulk)
 
     def receive_files(self, source: str, paths: Sequence[str], target: AbsPath, *, largest: int) -> Moved:
-        return self._rsync.receive(source, paths, target, largest=largest)
+        return self._rsync.receive(source, paths, target, self.bulk, largest=largest)
 
     def clock_offset_ns(self) -> int:
         return self._clock.offset_ns

@@ -13,11 +13,8 @@ import time
 from collections.abc import Sequence
 
 from rch.errors import DiskFull, ToolMissing, TransferFault, Unreachable
-from rch.execute.executor import Moved
+from rch.execute.executor import BulkSettings, Moved
 from rch.paths import AbsPath
-
-NO_PROGRESS_S = 300
-"""``transfer.timeout_sec``'s default; the caller passes the configured value."""
 
 CONNECTION_STATUS = frozenset({5, 10, 12, 30, 35, 255})
 """rsync(1), EXIT VALUES: errors of protocol start, socket, stream and time; 255 is ssh's own."""
@@ -38,18 +35,17 @@ class Rsync:
         self._host = host
         self._config = config
         self._connect_timeout_s = connect_timeout_s
-        self.no_progress_s = NO_PROGRESS_S
-        self.compression_level: int | None = None
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
 
-    def send(self, source: AbsPath, paths: Sequence[str], target: str) -> Moved:
+    def send(self, source: AbsPath, paths: Sequence[str], target: str, bulk: BulkSettings) -> Moved:
         """Regular files below *source* to below *target*; partial files are kept and continued next time."""
-        return self._run(["--partial", "--times", f"{source}/", f"{target}/"], paths, "push", None)
+        arguments = ["--partial", "--times", *_tuned(bulk, bulk.push_level), f"{source}/", f"{target}/"]
+        return self._run(arguments, paths, "push", None)
 
-    def receive(self, source: str, paths: Sequence[str], target: AbsPath, *, largest: int) -> Moved:
+    def receive(self, source: str, paths: Sequence[str], target: AbsPath, bulk: BulkSettings, *, largest: int) -> Moved:
         """Regular files below *source* to below *target*; no file may grow beyond *largest* bytes."""
-        arguments = ["--times", f"--max-size={largest}", f"{source}/", f"{target}/"]
+        arguments = ["--times", f"--max-size={largest}", *_tuned(bulk, bulk.return_level), f"{source}/", f"{target}/"]
         return self._run(arguments, paths, "return", largest)
 
     def end_master(self) -> None:
@@ -72,12 +68,10 @@ class Rsync:
         if not paths:
             return Moved()
         command = ["rsync", "--from0", "--files-from=-", "--no-implied-dirs", "--secluded-args", "--stats"]
-        command += [f"--timeout={self.no_progress_s}", "--no-motd", "--chmod=F600,D700", "--delete-missing-args"]
+        command += ["--no-motd", "--chmod=F600,D700", "--delete-missing-args"]
         command += ["--force"]
         if self._config is not None:
             command += ["-e", f"ssh -F {shlex.quote(self._config)}"]
-        if self.compression_level is not None:
-            command += ["--compress", f"--compress-level={self.compression_level}"]
 
         def limit() -> None:  # runs in the child: an untrusted sender cannot fill the disk
             if largest is not None:
@@ -127,3 +121,8 @@ class Rsync:
         if status in CONNECTION_STATUS:
             return Unreachable(text, host=self._host, stage="transfer", hint=f"rch workers probe {self._host}")
         return TransferFault(text, host=self._host, direction=direction)
+
+
+def _tuned(bulk: BulkSettings, level: int) -> list[str]:
+    """Options that the configuration decides; rsync itself agrees on zstd where both ends have it."""
+    return [f"--timeout={bulk.no_progress_s}", *(["--compress", f"--compress-level={level}"] if level else [])]

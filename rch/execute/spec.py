@@ -68,7 +68,9 @@ def job_spec(
         "timeout_s": timeout_s,
         "memory_bytes": memory_bytes,
         "cargo_home": project.cargo_home,
-        "fetch": [{"argv": list(argv), "timeout_s": FETCH_TIMEOUT_S} for argv in project.fetch],
+        "fetch": [
+            {"argv": list(argv), "timeout_s": FETCH_TIMEOUT_S, "stamp": project.fetch_stamp} for argv in project.fetch
+        ],
         "sandbox": "required",
         "kind": kind.name,
         "client": client,

@@ -18,7 +18,7 @@ from paramiko.ssh_exception import NoValidConnectionsError
 from rch.errors import RchError, ToolMissing, Unreachable, VersionMismatch
 from rch.execute import deploy
 from rch.execute.channel import Answer, Channel
-from rch.execute.executor import Hello, Moved
+from rch.execute.executor import BulkSettings, Hello, Moved
 from rch.execute.handshake import Clock, greet
 from rch.execute.rsync import Rsync
 from rch.execute.ssh_settings import SshSettings, config_file_text, ssh_settings
@@ -58,6 +58,7 @@ class SshExecutor:
 
     def __init__(self, worker: Worker, *, run_dir: AbsPath, client: str) -> None:
         self._worker = worker
+        self.bulk = BulkSettings()
         self._run_dir = run_dir
         self._client = client
         self._lock = threading.Lock()
@@ -119,10 +120,10 @@ class SshExecutor:
         return channel.request(op, fields, body, timeout_s=timeout_s)
 
     def send_files(self, source: AbsPath, paths: Sequence[str], target: str) -> Moved:
-        return self._bulk().send(source, paths, f"rch:{target}")
+        return self._bulk().send(source, paths, f"rch:{target}", self.bulk)
 
     def receive_files(self, source: str, paths: Sequence[str], target: AbsPath, *, largest: int) -> Moved:
-        return self._bulk().receive(f"rch:{source}", paths, target, largest=largest)
+        return self._bulk().receive(f"rch:{source}", paths, target, self.bulk, largest=largest)
 
     def clock_offset_ns(self) -> int:
         return self._clock.offset_ns

@@ -12,7 +12,7 @@ from typing import Any
 
 from rch.errors import TransferFault, Unreachable
 from rch.execute.channel import Answer, checked
-from rch.execute.executor import Hello, Moved
+from rch.execute.executor import BulkSettings, Hello, Moved
 from rch.execute.mock.worker import MockWorker, Refusal
 from rch.fleet.model import Worker
 from rch.paths import AbsPath
@@ -47,6 +47,7 @@ class MockExecutor:
 
     def __init__(self, worker: Worker, mock: MockWorker | None = None, plan: FaultPlan | None = None) -> None:
         self._worker = worker
+        self.bulk = BulkSettings()
         self.mock = mock or MockWorker()
         self.plan = plan or FaultPlan()
         self.calls: list[tuple[str, dict[str, Any]]] = []
