@@ -221,7 +221,7 @@ class ContainerLab:
         again, unless it was up before.
         """
         self.podman.prepare()
-        image = self._image()
+        image = self.image()
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
         with lock_directory(self.directory):
             self._load()
@@ -424,7 +424,7 @@ class ContainerLab:
 
     # --- the base image ---
 
-    def _image(self) -> str:
+    def image(self) -> str:
         """Name of the base image in our storage, made or imported when it is not there yet."""
         digest = hashlib.blake2b(repr((SUITE, BASE_PACKAGES)).encode(), digest_size=6).hexdigest()
         image = f"localhost/rch-worker:{SUITE}-{digest}"

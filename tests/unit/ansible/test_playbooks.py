@@ -46,8 +46,6 @@ def role_play(tmp_path, role, **variables):
 
 @pytest.mark.parametrize("name", ["../site.yml", *PLAYBOOKS])
 def test_every_playbook_is_sound_and_warns_of_nothing(run, tmp_path, name):
-    if name == "lab.yml":
-        pytest.skip("the lab's playbook is the lab's business: tests/integration runs it")
     (tmp_path / "hosts.yml").write_text("all: {children: {rch_workers: {hosts: {one: {}}}}}\n")
     words = ("--syntax-check", "--inventory", str(tmp_path / "hosts.yml"))
     done = run(CHECKOUT / "playbooks" / name, *words)

@@ -128,6 +128,9 @@ def test_dev_names_the_packages_that_the_role_controller_installs():
     lists = load("controller", "vars", "main.yml")
     for name, key in (("DEMO", "__controller_packages"), ("TEST", "__controller_test_packages")):
         here = {one["command"]: one["package"] for one in lists[key]["Debian"] if one["command"]}
+        if name == "DEMO":  # which package brings cargo differs from release to release; ./dev names the usual one
+            assert here["cargo"] == "{{ __controller_cargo }}"
+            here["cargo"] = "cargo"
         missing = {command: package for command, package in wanted[name].items() if command not in here}
         assert missing == ({"cc": "gcc"} if name == "DEMO" else {})
         assert all(here[command] == wanted[name].get(command, here[command]) for command in here)

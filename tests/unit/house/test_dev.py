@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 CHECKOUT = Path(__file__).parents[3]
 DEV = CHECKOUT / "dev"
@@ -105,27 +104,6 @@ class TestAMachineThatLacksSomething:
         (bare / ".venv").mkdir()
         (bare / ".venv/pyvenv.cfg").write_text("command = /usr/bin/python3 -m venv --clear /elsewhere/.venv\n")
         assert self.call(bare, "venv_place").stdout == "/elsewhere/.venv\n"
-
-
-class TestTheSystemPackages:
-    def test_of_dev_and_of_role_controller_are_the_same(self):
-        text = DEV.read_text()
-        lists = "".join(
-            re.findall(r"^(?:DEMO|TEST)_COMMANDS=(?:'([^']*)'|\"\$DEMO_COMMANDS ([^\"]*)\")", text, re.MULTILINE)[0]
-        )
-        lists += " " + re.search(r'^TEST_COMMANDS="\$DEMO_COMMANDS ([^"]*)"', text, re.MULTILINE).group(1)
-        ours = {pair.split(":")[1] for pair in lists.split()}
-        role = yaml.safe_load((CHECKOUT / "roles/controller/vars/main.yml").read_text())
-        theirs = {
-            row["package"]
-            for name in ("__controller_packages", "__controller_test_packages")
-            for row in role[name]["Debian"]
-        }
-        # Which package brings cargo is for the role to say: not everywhere the one of that name.
-        theirs = (theirs - {"{{ __controller_cargo }}"}) | {"cargo"}
-        assert ours <= theirs
-        # A compiler without its library's headers builds nothing: build-essential has no command of its own.
-        assert theirs - ours <= {"build-essential"}
 
 
 class TestCiRun:
