@@ -38,7 +38,8 @@ def job_mounts(spec: Spec, job: str, shared: Sequence[Place], *, fetching: bool)
     """Everything of the job's own, parents before what lies in them.
 
     job: the job's directory. shared: the shared caches with their place below CARGO_HOME and the like.
-    fetching: the fetch step: caches writable, project read-only.
+    fetching: the fetch step, which runs no code of the project: caches writable. The project is writable in it too, for
+    it may have to write Cargo.lock.
     """
     mounts: List[Mount] = []
     if spec.home is not None and spec.home != "/":
@@ -47,7 +48,7 @@ def job_mounts(spec: Spec, job: str, shared: Sequence[Place], *, fetching: bool)
         mounts.append(Mount(path, os.path.join(job, "tmp", str(number)), writable=True))
     if spec.cargo_home is not None:
         mounts.append(Mount(spec.cargo_home, os.path.join(job, "cargo"), writable=True))
-    mounts += [Mount(place.path, place.source, place.writable and not fetching) for place in spec.roots]
+    mounts += [Mount(place.path, place.source, place.writable) for place in spec.roots]
     mounts += [Mount(place.path, place.source, place.writable) for place in spec.binds]
     mounts += [Mount(place.path, place.source, fetching) for place in shared]
     mounts += [

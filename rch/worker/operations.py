@@ -20,7 +20,7 @@ from rch.worker._version import VERSION
 from rch.worker.cache import Cache, boot_id, job_name, own_build, root_key
 from rch.worker.probe import sandbox_ability
 from rch.worker.protocol import INLINE_LIMIT, LOG_PAYLOAD_MAX, PROTOCOL, Message
-from rch.worker.refusal import Refusal
+from rch.worker.refusal import Refusal, refusal_of
 from rch.worker.roots import Root
 from rch.worker.slots import Slots, free
 from rch.worker.spec import Spec, parse_spec
@@ -127,7 +127,9 @@ class Operations:
         )
 
     def _do_cache_missing(self, fields: Mapping[str, Any], _: bytes) -> Dict[str, Any]:
-        return {"missing": shared.missing(self.cache, fields.get("cache"), _strings(fields, "paths"))}
+        paths, offered = _strings(fields, "paths"), fields.get("versions")
+        versions = [_version(item) for item in offered] if isinstance(offered, list) else []
+        return {"missing": shared.missing(self.cache, fields.get("cache"), paths, versions)}
 
     def _do_cache_adopt(self, fields: Mapping[str, Any], _: bytes) -> Dict[str, Any]:
         paths = _strings(fields, "paths")
@@ -139,7 +141,9 @@ class Operations:
         began = time.monotonic()
         job = job_name(fields.get("job"))
         deadline = began + min(_number(fields, "wait_s", 0.0, 0, 10**6), MAX_WAIT_S)
-        wanted = [item for item in fields.get("roots") or [] if isinstance(item, dict)]
+        wanted = fields.get("roots") or []
+        if not isinstance(wanted, list) or not all(isinstance(item, dict) for item in wanted):
+            raise Refusal("bad-request", "roots is a list of objects")
         count = int(_number(fields, "slots", 1, 0, 4096))
         changes: Dict[str, Change] = {}
         for item in wanted:
@@ -234,10 +238,14 @@ class Operations:
                 raise Refusal("no-sandbox", why)
         slots = sorted(hold.slots)
         grant = {"slots": slots, "cpus": sorted({self.slots.cpu(slot) for slot in slots})}
-        directory.create(raw, spec, [contents[path] for path, _, _ in spec.files], grant)
-        for place in spec.roots:
-            if place.writable:
-                Root(self.cache, place.key).job_started(directory.name)
+        try:
+            directory.create(raw, spec, [contents[path] for path, _, _ in spec.files], grant)
+            for place in spec.roots:
+                if place.writable:
+                    Root(self.cache, place.key).job_started(directory.name)
+        except OSError as error:
+            collect.remove_job(self.cache, directory.path)  # half a job would be taken for a lost one
+            raise refusal_of(error, "cannot lay out job %s" % directory.name) from error
         start_supervisor(directory, list(hold.slots.values()), list(hold.roots.values()), self._nursery)
         free(hold.slots)  # the supervisor has them now: they end with it, not with us
 
@@ -429,6 +437,12 @@ def _number(fields: Mapping[str, Any], name: str, default: float, low: float, hi
         raise Refusal("bad-request", "%s is a number from %g to %g" % (name, low, high))
     number: float = value
     return number
+
+
+def _version(value: Any) -> shared.Version:
+    if not isinstance(value, list) or len(value) != 2 or any(type(number) is not int for number in value):
+        raise Refusal("bad-request", "a version is [size, mtime_ns]")
+    return value[0], value[1]
 
 
 def _strings(fields: Mapping[str, Any], name: str) -> List[str]:

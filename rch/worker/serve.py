@@ -5,6 +5,7 @@ Locks and slots that no supervisor holds are this process's, so they are free th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -72,9 +73,15 @@ def _result(operations: Operations, message: Message) -> "tuple[dict[str, object
         return {"ok": False, "error": refusal.code, "message": refusal.message}, b""
     except OSError as error:
         known = refusal_of(error, str(message.fields.get("op"))[:40])
-        traceback.print_exc()
+        _complain()
         return {"ok": False, "error": known.code, "message": known.message}, b""
     except Exception as error:  # noqa: BLE001  the outer edge: one broken request must not end the others
-        traceback.print_exc()
+        _complain()
         text = "%s: %s" % (type(error).__name__, error)
         return {"ok": False, "error": "internal", "message": text[:500]}, b""
+
+
+def _complain() -> None:
+    """The traceback into ``serve.log``. A disk that is full must not cost the answer too."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from rch.worker.cache import Cache, root_key
 from rch.worker.refusal import Refusal
 
+_STAMP = re.compile(r"[0-9a-f]{32,128}")
 _FDS = {"0": ("null", "pipe", "tty"), "1": ("pipe", "tty"), "2": ("pipe", "tty", "same")}
 _MAX_WORDS = 4 * 1024 * 1024
 """Bytes of argv and environment together; the kernel's own limit is lower for most stack limits."""
@@ -23,10 +25,11 @@ class Place(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One fetch step."""
+    """One fetch step; with a ``stamp`` it runs only once for all that has the same one."""
 
     argv: List[str]
     timeout_s: float
+    stamp: str = ""
 
 
 class Spec(NamedTuple):
@@ -150,7 +153,10 @@ def _step(item: Any) -> Step:
     limit = _limit(item.get("timeout_s"), "timeout_s of a fetch step")
     if not argv:
         raise Refusal("bad-request", "a fetch step without argv")
-    return Step(argv, 600.0 if limit is None else limit)
+    stamp = item.get("stamp") or ""
+    if stamp and not (isinstance(stamp, str) and _STAMP.fullmatch(stamp)):
+        raise Refusal("bad-request", "the stamp of a fetch step is a digest in hex")
+    return Step(argv, 600.0 if limit is None else limit, stamp)
 
 
 def _descriptors(value: Any) -> Dict[str, str]:

@@ -18,7 +18,7 @@ import termios
 import time
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
-from rch.worker import _clock
+from rch.worker import _clock, _fetched
 from rch.worker._cgroup import MemoryGroup, memory_group, oom_kills_of_machine
 from rch.worker._control import Control
 from rch.worker._jobdir import JobDir
@@ -30,7 +30,7 @@ from rch.worker._sandbox import Mount, job_mounts
 from rch.worker.cache import Cache, boot_id
 from rch.worker.protocol import LOG_PAYLOAD_MAX, STREAM_STDERR
 from rch.worker.refusal import Refusal
-from rch.worker.spec import Place, Spec, parse_spec
+from rch.worker.spec import Place, Spec, Step, parse_spec
 
 GRACE_S = 5.0
 """Between TERM and KILL, everywhere (lessons EX-02)."""
@@ -75,6 +75,7 @@ class Supervisor:
         self._terminal: Optional[int] = None
         self._stdin: Optional[int] = None
         self._stdin_data = bytearray()
+        self._stdin_used = False
         self._stdin_ended = False
         self._stdin_gone = False
         self._waiting_to_write = False
@@ -105,22 +106,46 @@ class Supervisor:
         shared = self._shared(spec)
         env = {**spec.env, "RCH_ON_WORKER": "1", "RCH_JOB": self.job.name}
         with MountPoints(self.cache, spec, job_mounts(spec, self.job.path, shared, fetching=False)):
-            for step in spec.fetch:
-                mounts = job_mounts(spec, self.job.path, shared, fetching=True)
-                with self._fetch_turn():
-                    outcome = self._command(spec, step.argv, env, _FETCH_FDS, mounts, cpus, step.timeout_s, None)
+            steps = [step for step in spec.fetch if not _fetched.known(self.cache, step.stamp)]
+            failed = self._fetch(spec, steps, env, cpus, shared)
+            if failed is not None:
+                return failed
+            outcome = self._main(spec, env, cpus, shared)
+            if len(steps) < len(spec.fetch) and self._lacked_sources(outcome):
+                # What the stamp saw is there, but not whole. Nothing was compiled: bring it, and begin again.
+                for step in spec.fetch:
+                    _fetched.forget(self.cache, step.stamp)
+                outcome = self._fetch(spec, spec.fetch, env, cpus, shared) or self._main(spec, env, cpus, shared)
+            return outcome
+
+    def _main(self, spec: Spec, env: Dict[str, str], cpus: List[int], shared: List[Place]) -> Outcome:
+        mounts = job_mounts(spec, self.job.path, shared, fetching=False)
+        group = memory_group(self.job.name, spec.memory_bytes) if spec.memory_bytes else None
+        kills = oom_kills_of_machine()
+        try:
+            outcome = self._command(spec, spec.argv, env, spec.fds, mounts, cpus, spec.timeout_s, group)
+            self._judge_memory(outcome, group, kills)
+        finally:
+            if group is not None:
+                group.remove()
+        return outcome
+
+    def _fetch(
+        self, spec: Spec, steps: Sequence[Step], env: Dict[str, str], cpus: List[int], shared: List[Place]
+    ) -> Optional[Outcome]:
+        """Run *steps*; how they failed, or None."""
+        for step in steps:
+            mounts = job_mounts(spec, self.job.path, shared, fetching=True)
+            with self._fetch_turn():
+                outcome = self._command(spec, step.argv, env, _FETCH_FDS, mounts, cpus, step.timeout_s, None)
                 if self._cancelled or outcome.wait_status != 0:
                     return self._fetch_failed(outcome, step.argv)
-            mounts = job_mounts(spec, self.job.path, shared, fetching=False)
-            group = memory_group(self.job.name, spec.memory_bytes) if spec.memory_bytes else None
-            kills = oom_kills_of_machine()
-            try:
-                outcome = self._command(spec, spec.argv, env, spec.fds, mounts, cpus, spec.timeout_s, group)
-                self._judge_memory(outcome, group, kills)
-            finally:
-                if group is not None:
-                    group.remove()
-            return outcome
+                _fetched.remember(self.cache, step.stamp)
+        return None
+
+    def _lacked_sources(self, outcome: Outcome) -> bool:
+        ended_red = outcome.reason == "exited" and bool(outcome.wait_status) and outcome.failure is None
+        return ended_red and not self._cancelled and not self._stdin_used and _fetched.may_be_missing(self.job.log)
 
     def _shared(self, spec: Spec) -> List[Place]:
         if spec.cargo_home is None:
@@ -431,6 +456,7 @@ class Supervisor:
         """How much of *data* was taken: all, into nothing, once the job has closed its stdin, as with a closed pipe."""
         if self._stdin_gone:
             return len(data)
+        self._stdin_used = self._stdin_used or bool(data)
         accepted = min(len(data), _STDIN_MAX - len(self._stdin_data))
         self._stdin_data += data[:accepted]
         if ended and accepted == len(data):

@@ -641,13 +641,14 @@ class TestFetch:
         delta = root.delta()
         assert ".cargo-home" not in delta.entries
 
-    def test_the_project_cannot_be_written_while_fetching(self, root):
+    def test_the_fetch_step_may_write_the_projects_lock_file(self, root):
         root.sync(f("a", b"1"))
         spec = {
             "cargo_home": "/home/caller/.cargo",
-            "fetch": [{"argv": ["sh", "-c", f"echo 2 > {PATH}/a || true"], "timeout_s": 60}],
+            "fetch": [{"argv": ["sh", "-c", f"echo 2 > {PATH}/Cargo.lock"], "timeout_s": 60}],
         }
-        assert root.run("cat a", **spec).stdout == b"1"
+        assert root.run("cat Cargo.lock", **spec).stdout == b"2\n"
+        assert "Cargo.lock" in root.delta().entries
 
     def test_a_failed_fetch_is_set_up_and_the_job_never_starts(self, worker, job):
         result = self.fetch(worker, job, "echo no index >&2; exit 101", "echo ran")
