@@ -10,9 +10,15 @@ from typing import Any
 
 from rch.paths import AbsPath, Argv, RelPath
 from rch.project.cargo import cargo_home
-from rch.project.model import Root
+from rch.project.model import ExtraFile, Manifest, Root, ToolIdentity
+from rch.worker.protocol import hash_bytes
 
 _REGISTRY = ("registry+", "sparse+")
+_NO_CODE_OF_THE_PROJECT = (
+    *("--config", 'build.rustc="rustc"'),
+    *("--config", 'build.rustc-wrapper=""'),
+    *("--config", 'build.rustc-workspace-wrapper=""'),
+)
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _PLAIN_VERSION = re.compile(r"[0-9A-Za-z.+-]+")
 
@@ -96,6 +102,8 @@ def fetch_step(argv: Sequence[str], lock: str) -> tuple[Argv, ...]:
     It unpacks what was sent, downloads what nobody has yet, and runs no code of the project. Without Cargo.lock it
     makes one, as the command itself would. Flags that change what is resolved go along; ``--offline`` is only the
     caller's: without it a complete lock needs no network either, and an incomplete one is resolved as here.
+    cargo asks rustc for its version here too, and a project's own configuration may name any program as rustc or as its
+    wrapper, which would run where the shared registry can be written (lessons EX-10): so they are named, last.
     """
     if os.path.isfile(lock) and not locked_packages(lock):
         return ()
@@ -117,4 +125,38 @@ def fetch_step(argv: Sequence[str], lock: str) -> tuple[Argv, ...]:
         elif word in valued and position < len(rest):
             fetch += [word, rest[position]]
             position += 1
-    return (Argv(*fetch),)
+    return (Argv(*fetch, *_NO_CODE_OF_THE_PROJECT),)
+
+
+def fetch_stamp(
+    fetch: Sequence[Argv],
+    lock: str,
+    roots: Sequence[Root],
+    manifests: Mapping[str, Manifest],
+    tools: Sequence[ToolIdentity],
+    files: Sequence[ExtraFile],
+    env: Mapping[str, str],
+) -> str:
+    """Digest of everything that decides what the steps *fetch* bring, hex; "" when no complete Cargo.lock is sent.
+
+    Every manifest, lock and cargo configuration that travels, the toolchain, and what of the environment is cargo's: a
+    worker that has carried out a step with this stamp need not do it again while its caches stay as they are.
+    """
+    main = roots[0]
+    if os.path.relpath(os.path.realpath(lock), main.real) not in manifests[main.key].entries:
+        return ""
+    lines = [str([list(step) for step in fetch]), str([tool.identity for tool in tools])]
+    for root in roots:
+        lines.append(root.path)
+        entries = manifests[root.key].entries
+        lines += [f"{path} {e.type} {e.content}" for path, e in sorted(entries.items()) if _decides(path)]
+    lines += [f"{file.path} {hash_bytes(file.content)}" for file in sorted(files, key=lambda f: f.path)]
+    lines += [f"{name}={value}" for name, value in sorted(env.items()) if name.startswith(("CARGO_", "RUSTUP_"))]
+    return hash_bytes("\0".join(lines).encode("utf-8", "surrogateescape"))
+
+
+def _decides(path: str) -> bool:
+    directory, _, name = path.rpartition("/")
+    if os.path.basename(directory) == ".cargo":
+        return True
+    return name in ("Cargo.toml", "Cargo.lock", "rust-toolchain", "rust-toolchain.toml")

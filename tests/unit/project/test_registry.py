@@ -101,7 +101,16 @@ class TestTheFetchStep:
     )
     def test_carries_what_changes_the_resolution(self, tree, argv, expected):
         lock = tree.write("Cargo.lock", LOCK)
-        assert [argv.shown() for argv in fetch_step(argv.split(), str(lock))] == [expected]
+        (step,) = fetch_step(argv.split(), str(lock))
+        assert " ".join(step[:-6]) == expected
+
+    def test_ex_10_names_the_compiler_itself(self, tree):
+        lock = tree.write("Cargo.lock", LOCK)
+        (step,) = fetch_step(["cargo", "build", "--config", 'build.rustc="./evil"'], str(lock))
+        assert list(step[-6:]) == [
+            *("--config", 'build.rustc="rustc"', "--config", 'build.rustc-wrapper=""'),
+            *("--config", 'build.rustc-workspace-wrapper=""'),
+        ]
 
     def test_is_left_out_where_nothing_comes_from_elsewhere(self, tree):
         lock = tree.write("Cargo.lock", 'version = 4\n[[package]]\nname = "app"\nversion = "0.1.0"\n')
