@@ -34,14 +34,13 @@ class JobLog:
         self._index = os.path.join(directory, "log.idx")
         self._grown = threading.Condition()
         self._fd = -1
-        self._size = -1
+        # Known before the first reader and the writer meet: found out later, it could count a chunk twice.
+        self._size = self._find_size()
         self.ended = False
 
     @property
     def size(self) -> int:
         """Bytes of the log that are here; the offset at which the next chunk belongs."""
-        if self._size < 0:
-            self._size = self._find_size()
         return self._size
 
     def append(self, data: bytes) -> None:
