@@ -55,7 +55,8 @@ _rch_go=here
 for _rch_word do
   case $_rch_word in
     -E | -M | -MM | -v | -h | -'###' | --version | --help | --help=*) _rch_go=here && break ;;
-    --target-help | -dumpversion | -dumpfullversion | -dumpmachine | -dumpspecs | -dM* | -print-* | --print-* | -wrapper) _rch_go=here && break ;;
+    --target-help | -dumpversion | -dumpfullversion | -dumpmachine | -dumpspecs | -dM*) _rch_go=here && break ;;
+    -print-* | --print-* | -wrapper) _rch_go=here && break ;;
     - | /dev/stdin | @* | conftest* | */conftest*) _rch_go=here && break ;;
     *.c | *.h | *.cc | *.cpp | *.cxx | *.c++ | *.cp | *.hpp | *.hh | *.hxx | *.C | *.H) _rch_go=ask ;;
   esac
