@@ -18,7 +18,7 @@ from rch.project.links import LinkRecord, outward_links
 from rch.project.listing import list_root
 from rch.project.manifest import manifest_of
 from rch.project.model import Manifest, Project, Root
-from rch.project.registry import cargo_cache_files, fetch_step
+from rch.project.registry import cargo_cache_files, fetch_stamp, fetch_step
 from rch.project.roots import Discovery, discover_roots
 from rch.project.settings import ManifestRules, ProjectSettings
 from rch.project.statcache import stat_cache
@@ -52,27 +52,31 @@ def build_project(
         extra = also(root) if also is not None else ()
         manifests[root.key] = _manifest(root, found, kind, settings, state_dir, extra, rehash=rehash)
     main = found.roots[0]
+    tools = identify_tools(
+        kind.tools,
+        found.directory,
+        env,
+        toolchain=named_places(argv, kind).toolchain,
+        writable=[root.real for root in found.roots] + [os.path.realpath(cwd)],
+    )
     tool = family(kind)
     lock = AbsPath(os.path.join(found.cargo.root, "Cargo.lock")) if found.cargo else None
     files = list(found.extra_files)
     if "rust" in kind.tools:
         files += extra_files([os.path.join(rustup_home(env), "settings.toml")])
+    job_env = job_environment(kind, env, settings.execution_env, cwd=found.cwd)
+    fetch = fetch_step(argv, lock) if lock else ()
     return Project(
         roots=found.roots,
         cwd=found.cwd,
         name=settings.name or os.path.basename(main.path),
         id=settings.id or main.key,
         manifests=manifests,
-        tools=identify_tools(
-            kind.tools,
-            found.directory,
-            env,
-            toolchain=named_places(argv, kind).toolchain,
-            writable=[root.real for root in found.roots] + [os.path.realpath(cwd)],
-        ),
+        tools=tools,
         extra_files=tuple(files),
-        env=job_environment(kind, env, settings.execution_env, cwd=found.cwd),
-        fetch=fetch_step(argv, lock) if lock else (),
+        env=job_env,
+        fetch=fetch,
+        fetch_stamp=fetch_stamp(fetch, lock, found.roots, manifests, tools, files, job_env) if lock and fetch else "",
         cargo_home=cargo_home(env) if tool in ("cargo", "make", "ninja") else None,
         cache_files=cargo_cache_files(main, env, lock) if lock else (),
     )

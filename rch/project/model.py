@@ -89,6 +89,7 @@ class Project:
     """One or more roots, the cwd inside one of them, and what the command needs besides.
 
     fetch: commands of the kind's fetch step (``cargo fetch``), run before the job with the caches writable.
+    fetch_stamp: digest of all that decides what the fetch step brings; "" when that is not known here.
     env:   the environment the job gets (the kind's rule applied), complete, PATH and HOME included.
     cache_files: CARGO_HOME-relative registry/git files that this command needs and this machine has.
     """
@@ -104,6 +105,7 @@ class Project:
     fetch: tuple[Argv, ...] = ()
     cargo_home: AbsPath | None = None
     cache_files: tuple[RelPath, ...] = ()
+    fetch_stamp: str = ""
 
     @property
     def digest(self) -> str:
