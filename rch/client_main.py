@@ -166,7 +166,7 @@ class Exec:
         try:
             return open_link(self.socket, self.run_dir, request, places)
         except NoLink as no:
-            if no.why != "absent" or relay.signalled:
+            if no.why != "absent" or (relay.signalled and not relay.job):
                 raise
             problem = self._start()
             if problem:
@@ -195,7 +195,7 @@ class Exec:
 
         until = monotonic() + RETURN_S
         pause = 0.05
-        while monotonic() < until and not relay.signalled:
+        while monotonic() < until:  # after a signal too: who ends the job if not rchd? The prompt comes back before
             try:
                 return self._reach(relay, {"job": relay.job, "offset": relay.offset})
             except NoLink:

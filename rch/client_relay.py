@@ -152,7 +152,20 @@ class Relay:
         if self._link is not None:
             self._tell_signals()
         self._restore_tty()
+        if self._link is None and self.job and self._stay_behind():
+            return
         end_by(status - 128)
+
+    def _stay_behind(self) -> bool:
+        """True in a child that has nothing of the caller's and goes on looking for an rchd that can end the job."""
+        if os.fork():
+            return False
+        os.setsid()
+        null = os.open("/dev/null", os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return True
 
     def _make_raw(self) -> None:
         import termios
@@ -193,7 +206,9 @@ class Relay:
         try:
             return self._loop(link)
         except LinkGone:
-            return Ending("signal", status=128 + self.signalled) if self.signalled else Ending("lost")
+            # A job that was to end has to hear so from the next rchd.
+            gone = self.signalled and not self.job
+            return Ending("signal", status=128 + self.signalled) if gone else Ending("lost")
         except OutputLost as lost:
             link.say(wire.SIGNAL, {"signal": "cancel"})
             link.drain(0.5)

@@ -84,6 +84,9 @@ _log = structlog.get_logger("desk")
 D_VARIABLES = ("RCH_CONFIG", "RCH_INVENTORY", "RCH_LOG_LEVEL")
 """Read once by rchd; a caller with other values is told (coverage A-11)."""
 
+ADOPT_S = 30.0
+"""An order waits at most this long for a new rchd to find the jobs of the last one."""
+
 SLOTS_BY_DEFAULT = 4
 """Slots of a build that names no -j; more rarely helps an incremental build and starves the next agent."""
 
@@ -114,6 +117,7 @@ class Desk:
         self._started_with = {name: os.environ.get(name, "") for name in D_VARIABLES}
         self._caches = SharedCaches()
         self._stopping = False
+        self._adopted = threading.Event()
 
     # -- arrival ------------------------------------------------------------------------------------------------
 
@@ -123,6 +127,7 @@ class Desk:
         try:
             order = parse_order(request, spooled=spooled)
             self._compare(order, caller)
+            self._adopted.wait(ADOPT_S)  # until then a job that is under way is not known
             if order.attach_job:
                 self._attach(order, caller)
             else:
@@ -152,8 +157,7 @@ class Desk:
                 raise UsageError(f"no job {order.attach_job} is known here", what=order.attach_job)
             raise JobLost(f"job {job.id} has already been settled ({job.state})", job=job.id, hint=f"rch logs {job.id}")
         config = self.config_for(order)
-        running.add(caller)
-        caller.on_signal = lambda _: running.cancel(caller)
+        self._join(running, caller)
         with self._locks(running.roots):
             ending = see_through(running, order, caller, self, config)
         if ending is None:
@@ -162,6 +166,13 @@ class Desk:
             self.run_here(ending, running.kind, order, caller, config)
         else:
             tell(ending, caller, self, config)
+
+    def _join(self, running: Running, caller: Session) -> None:
+        """One more caller of a job under way; its signal may have come along with its request."""
+        running.add(caller)
+        caller.on_signal = lambda _: running.cancel(caller)
+        if caller.cancelled:
+            running.cancel(caller)
 
     # -- decide -------------------------------------------------------------------------------------------------
 
@@ -842,13 +853,18 @@ class Desk:
             running = self._active.get(job.id)
         if running is None or running.waiting() or running.cancel_sent or running.kind.name != kind.name:
             return None
-        running.add(caller)
-        caller.on_signal = lambda _: running.cancel(caller)
+        self._join(running, caller)
         caller.say(Frame.ACCEPTED, job=job.id, worker=running.name, kind=kind.name)
         return running
 
     def adopt_unfinished(self) -> None:
-        """After a restart: find every job that was under way, and follow it again."""
+        """After a restart: find every job that was under way, and follow it again; orders wait for that."""
+        try:
+            self._adopt_unfinished()
+        finally:
+            self._adopted.set()
+
+    def _adopt_unfinished(self) -> None:
         self._pool.refresh()
         for job in self._store.unfinished():
             member = self._pool.member(job.worker)

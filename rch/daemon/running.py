@@ -87,6 +87,10 @@ class Running:
         if any(c is not caller and not c.gone for c in self.callers):
             return
         self.cancel_sent = True
+        self.send_cancel()
+
+    def send_cancel(self) -> None:
+        """Tell the worker; where it is out of reach, the follower does so when it is back."""
         with contextlib.suppress(RchError):
             self.member.executor.request("signal", {"job": self.job.id, "signal": "cancel"}, timeout_s=10)
 
@@ -179,6 +183,8 @@ def _reconnect(running: Running, pool: Pool, error: Unreachable, lost_since: flo
         if running.boot_id and hello.boot_id != running.boot_id:
             raise JobLost(f"{running.name} has rebooted", host=running.name, job=running.job.id)
         running.boot_id = hello.boot_id
+        if running.cancel_sent:
+            running.send_cancel()
         return
     raise Unreachable(
         f"{running.name}: out of reach for {RECONNECT_S:.0f} s while the job ran",

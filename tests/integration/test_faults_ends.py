@@ -220,12 +220,14 @@ class TestRchdEnds:
             assert client.end() == 0, client.err
         assert (project.runs(), project.has("product")) == (1, True)
 
-    def test_ex_02_and_ctrl_c_still_ends_the_job(self, there, project):
+    @pytest.mark.parametrize("when", ["at once", "when it is back"])
+    def test_ex_02_and_ctrl_c_still_ends_the_job(self, there, project, when):
         state, words = there
         with caller(state, *words, *BUILD, cwd=project.place) as client:
             client.wait_for(b"begun")
             os.kill(rchd_pid(state), signal.SIGKILL)
-            until(lambda: rchd_pid(state), "rchd is back")
+            if when == "when it is back":
+                until(lambda: rchd_pid(state), "rchd is back")
             client.signal(signal.SIGINT)
             assert client.end() in (130, -2)
         clean(state, project.mark)
