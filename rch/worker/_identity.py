@@ -2,7 +2,8 @@
 
 For Rust the whole of ``rustc -vV``. For C (lessons TE-05) a compiler alone says too little: headers and libraries come
 from packages. The identity is: per compiler found its version line, target and the hash of the program behind the
-name, and one digest over the packages that own headers, libraries, the linker and the assembler.
+name, and one digest over the packages that own headers, libraries, the linker and the assembler, and one over what
+lies below /usr/local without a package.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ _C_PACKAGE = re.compile(
     r"(?:.*-dev|libc6.*|libc-bin|gcc.*|g\+\+.*|cpp.*|clang.*|llvm.*|libclang.*|libgcc.*|libstdc\+\+.*|binutils.*|"
     r"linux-libc-dev|musl.*|lld.*|mold|libgomp.*|libasan.*|libubsan.*|libtsan.*|liblsan.*|libitm.*|libquadmath.*)"
 )
+
+_LOCAL = ("/usr/local/include", "/usr/local/lib")
+"""Where headers and libraries lie that no package owns; the compiler searches them first."""
+
+_LIBRARY = re.compile(r".*\.(?:a|o|la|pc|cmake|so(?:\.[0-9.]+)?)")
+
+_local: Dict[str, Tuple[int, int, str]] = {}
 
 _packages: Dict[Tuple[str, int, int], str] = {}
 
@@ -53,7 +61,7 @@ def c_identity(path_env: str) -> Dict[str, Any]:
             shown.append(text)
     if not rows:
         return {}
-    rows.append("packages: %s" % packages_digest())
+    rows.append("packages: %s %s" % (packages_digest(), local_digest()))
     return {"identity": "\n".join(rows), "shown": ", ".join(shown)[:200], "compilers": names}
 
 
@@ -73,6 +81,32 @@ def packages_digest() -> str:
         _packages.clear()
         _packages[key] = _digest(sorted(_dpkg_packages()))
     return _packages[key]
+
+
+def local_digest() -> str:
+    """One digest over the headers and libraries below /usr/local: names and contents, read again when they change."""
+    pairs: List[Tuple[str, str]] = []
+    for top in _LOCAL:
+        for directory, names, files in os.walk(top):
+            names[:] = sorted(name for name in names if not name.startswith("python") and name != "node_modules")
+            headers = top.endswith("include")
+            pairs += [
+                (path, _kept_hash(path))
+                for path in (os.path.join(directory, name) for name in sorted(files))
+                if headers or _LIBRARY.fullmatch(os.path.basename(path))
+            ]
+    return _digest(pairs) if pairs else "none"
+
+
+def _kept_hash(path: str) -> str:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return "unreadable"
+    known = _local.get(path)
+    if known is None or known[:2] != (status.st_size, status.st_mtime_ns):
+        known = _local[path] = (status.st_size, status.st_mtime_ns, _hash(path))
+    return known[2]
 
 
 def _dpkg_packages() -> List[Tuple[str, str]]:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Tuple
 
 from rch.worker.refusal import Refusal
 
@@ -57,6 +57,10 @@ class Cache:
         if name not in _CACHES:
             raise Refusal("bad-request", "no cache is called %r" % (str(name)[:60],))
         return os.path.join(self.path, "caches", str(name))
+
+    def shared_names(self, name: str) -> Tuple[str, ...]:
+        """What a shared cache consists of: the first component of every path in it."""
+        return _CACHES[name]
 
     def shared_parts(self, name: str) -> List[str]:
         """The directories of a shared cache, made when missing, in the order of the table."""

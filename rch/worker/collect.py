@@ -33,7 +33,7 @@ def collect(cache: Cache, *, max_age_s: float, keep: int, dry_run: bool) -> Dict
     limit = time.time() - max_age_s
     for name in _names(cache.jobs):
         job = JobDir(os.path.join(cache.jobs, name))
-        if job.alive() or not _older(job.path, limit):
+        if (job.exists() and job.result() is None) or not _older(job.path, limit):
             continue
         removed.append("jobs/" + name)
         size += disk_usage(job.path)

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from typing import Any, List, Optional, Sequence, Tuple
 
+from rch.worker._tree import Tree
 from rch.worker.cache import Cache
 from rch.worker.protocol import ProtocolError, check_relpath
 from rch.worker.refusal import Refusal
+
+_STAGING = re.compile(r"staging-[a-z0-9-]{1,80}")
+
 
 Version = Tuple[int, int]
 """(size, mtime_ns) of a file."""
 
 
 def missing(cache: Cache, name: Any, paths: List[str], versions: Sequence[Optional[Version]] = ()) -> List[str]:
-    """Those of *paths* that the shared cache *name* does not have, or has an older version of (see :func:`adopt`).
+    """Those of *paths* (below the cache: ``registry/cache/…``) that the shared cache *name* lacks, or has an older
+    version of (see :func:`adopt`).
 
     versions: what the asker has, in the order of *paths*; without it only what is not there is missing.
     """
     top = cache.shared(name)
-    cache.shared_parts(str(name))  # rsync makes one level only, and brings what is missing below it
+    cache.shared_parts(name)  # rsync makes one level only, and brings what is missing below it
     known = dict(zip(paths, versions))  # noqa: B905  strict= is of Python 3.10
-    return [path for path in paths if _lacks(os.path.join(top, _checked(path)), path, known.get(path))]
+    checked = [_checked(cache, name, path) for path in paths]
+    with Tree(top, cache.trash) as tree:
+        return [path for path in checked if _lacks(tree, path, known.get(path))]
 
 
-def _lacks(target: str, path: str, offered: Optional[Version]) -> bool:
-    try:
-        found = os.lstat(target)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    return offered is not None and _may_age(path) and _newer(offered, (found.st_size, found.st_mtime_ns))
+def _lacks(tree: Tree, path: str, offered: Optional[Version]) -> bool:
+    found = tree.stat(path)
+    return found is None or (
+        offered is not None and _may_age(path) and _newer(offered, (found.st_size, found.st_mtime_ns))
+    )
 
 
 def _may_age(path: str) -> bool:
@@ -43,50 +50,62 @@ def _newer(offered: Version, present: Version) -> bool:
 
 
 def adopt(cache: Cache, name: Any, staging: Any, paths: List[str]) -> List[str]:
-    """Move *paths* from the directory *staging* (put there by rsync) into the cache; what is there already stays.
+    """Move *paths* from ``<cache>/caches/<name>/staging-…`` (put there by rsync) into the cache, and remove the rest.
 
-    A present file is not replaced: one client cannot change what the jobs of another read (lessons EX-10). An entry of
-    the registry's index is, by a newer one: a stale entry does not know the versions that a lock file names, and what a
-    version is, the lock file's checksum says.
+    Answers those of *paths* that came and are there now. A present file is not replaced: one client cannot change what
+    the jobs of another read (lessons EX-10). An entry of the registry's index is, by a newer one: a stale entry does
+    not know the versions that a lock file names, and what a version is, the lock file's checksum says. No link is
+    followed on either side.
     """
     top = cache.shared(name)
-    cache.shared_parts(str(name))
-    if not isinstance(staging, str) or os.path.dirname(os.path.normpath(staging)) != top:
-        raise Refusal("bad-request", "staging is a directory of the cache itself")
+    cache.shared_parts(name)
+    checked = [_checked(cache, name, path) for path in paths]
+    place, last = os.path.split(staging) if isinstance(staging, str) else ("", "")
+    if place != top or not _STAGING.fullmatch(last):
+        raise Refusal("bad-request", "staging is %s/staging-…" % top)
     adopted = []
-    for path in paths:
-        source, target = os.path.join(staging, _checked(path)), os.path.join(top, path)
-        try:
-            found = os.lstat(source)
-        except FileNotFoundError:
-            continue
-        if not stat.S_ISREG(found.st_mode):
-            raise Refusal("bad-request", "only regular files are adopted: %s" % ascii(path)[:200])
-        if _lacks(target, path, (found.st_size, found.st_mtime_ns)):
-            os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-            os.chmod(source, 0o644)
-            os.rename(source, target)
-        adopted.append(path)
-    _remove(staging)
+    with Tree(top, cache.trash) as tree:
+        for path in checked:
+            source = "%s/%s" % (last, path)
+            found = tree.stat(source)
+            if found is None:
+                continue
+            if not stat.S_ISREG(found.st_mode):
+                raise Refusal("bad-request", "only regular files are adopted: %s" % ascii(path)[:200])
+            if _lacks(tree, path, (found.st_size, found.st_mtime_ns)):
+                tree.set_mode(source, 0o644)
+                above, _, base = source.rpartition("/")
+                parent = os.dup(tree.directory(above))
+                try:
+                    _make_parents(tree, path)
+                    tree.place(base, parent, path)
+                except NotADirectoryError as error:
+                    raise Refusal("bad-request", "something is in the way of %s" % ascii(path)[:200]) from error
+                finally:
+                    os.close(parent)
+            adopted.append(path)
+        tree.remove(last)
     return adopted
 
 
-def _checked(path: str) -> str:
+def _make_parents(tree: Tree, path: str) -> None:
+    """The directories above *path*; unlike a push, a shared cache loses nothing that is in the way."""
+    parts = path.split("/")[:-1]
+    for end in range(1, len(parts) + 1):
+        above = "/".join(parts[:end])
+        found = tree.stat(above)
+        if found is None:
+            tree.make_directory(above)
+        elif not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(above)
+
+
+def _checked(cache: Cache, name: str, path: str) -> str:
+    parts = cache.shared_names(name)
     try:
         clean = check_relpath(path)
     except ProtocolError as error:
         raise Refusal("bad-request", str(error)) from error
-    if clean.split("/")[0] not in ("registry", "git", "mod"):
-        raise Refusal("bad-request", "not a path of a shared cache: %s" % ascii(path)[:200])
+    if clean.split("/")[0] not in parts:
+        raise Refusal("bad-request", "%s is in none of %s" % (ascii(path)[:200], ", ".join(parts)))
     return clean
-
-
-def _remove(directory: str) -> None:
-    for parent, names, files in os.walk(directory, topdown=False):
-        for name in files:
-            os.unlink(os.path.join(parent, name))
-        for name in names:
-            place = os.path.join(parent, name)
-            (os.unlink if os.path.islink(place) else os.rmdir)(place)
-    if os.path.isdir(directory):
-        os.rmdir(directory)

@@ -42,6 +42,10 @@ _STDIN_MAX = 1 << 20
 _FETCH_FDS = {"0": "null", "1": "pipe", "2": "same"}
 """A fetch step has no input; all it says counts as stderr."""
 
+_NO_PROJECT_CODE = {"RUSTC_WRAPPER": "", "RUSTC_WORKSPACE_WRAPPER": ""}
+"""cargo fetch asks the compiler for its version, by whatever the project's ``.cargo/config.toml`` names; a variable goes
+before that file. Nothing of a project may run where the caches are writable (lessons EX-10)."""
+
 _TIOCSIG = 0x40045436
 _TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP}
 
@@ -134,6 +138,7 @@ class Supervisor:
         self, spec: Spec, steps: Sequence[Step], env: Dict[str, str], cpus: List[int], shared: List[Place]
     ) -> Optional[Outcome]:
         """Run *steps*; how they failed, or None."""
+        env = {"RUSTC": "rustc", **env, **_NO_PROJECT_CODE}
         for step in steps:
             mounts = job_mounts(spec, self.job.path, shared, fetching=True)
             with self._fetch_turn():
