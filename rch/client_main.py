@@ -216,6 +216,12 @@ class Exec:
 
     def _finish(self, ending: Ending, relay: Relay, link: Link | None) -> int:
         fields = ending.fields
+        if relay.signalled and (ending.how == "local" or fields.get("run_locally")):
+            # Who has cancelled does not want it here either; and the prompt may be back already.
+            if link is not None:
+                link.say(wire.LOCAL_DONE, {"status": 128 + relay.signalled, "duration_ms": 0})
+                link.drain(0.2)
+            return -relay.signalled
         if ending.how == "exit":
             self.where = relay.worker
             return self._finish_exit(fields, relay)
@@ -244,7 +250,7 @@ class Exec:
         if message and (not self.choice.quiet or str(message).startswith("rch: error")):
             tell(message)
         post_compile = fields.get("post_compile")
-        if post_compile and self.job:
+        if post_compile and self.job and not relay.signalled:
             extra = {b"RCH_EXIT_STATUS": str(status if status >= 0 else 128 - status).encode("ascii")}
             self._one_hook("post_compile", post_compile, self._root(relay), extra)
         relay.stdin.settle(fields.get("stdin_used"))

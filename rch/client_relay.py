@@ -136,6 +136,7 @@ class Relay:
     def _on_cancel(self, number: int, _frame: object) -> None:
         if self.signalled:
             self._leave(128 + number)
+            return
         self.signalled = number
         self._signals.append(number)
         signal.setitimer(signal.ITIMER_REAL, PROMPT_S)

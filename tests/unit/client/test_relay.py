@@ -288,6 +288,29 @@ class TestSignals:
             assert process.wait(20) == 130
             assert time.monotonic() - begun < 1.5  # well below the two seconds of a first one
 
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            lambda peer: peer.say(Frame.LOCAL, code="lost", reason="gone", slots=0),
+            lambda peer: peer.exit(0, run_locally="then-here"),
+            lambda peer: peer.exit(130, post_compile="touch ran"),
+        ],
+    )
+    def test_nothing_is_run_here_once_the_command_was_cancelled(self, client, answer):
+        def script(peer: Peer) -> None:
+            peer.accept()
+            peer.log((1, b"ready\n"))
+            peer.until(Frame.SIGNAL)
+            answer(peer)
+            peer.rest()
+
+        with FakeRchd(client.state, script):
+            process = client.start("--", "touch", "ran")
+            assert process.stdout.readline() == b"ready\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+        assert os.listdir(client.project) == []
+
     def test_before_a_job_is_there_the_first_signal_ends_us(self, client):
         waits = threading.Event()
         with FakeRchd(client.state, lambda peer: (waits.set(), peer.rest())) as rchd:
@@ -680,6 +703,28 @@ class TestAnRchdThatDies:
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
+
+    def test_ux_06_a_cancel_reaches_the_one_that_comes_back_after_the_prompt_has(self, no_start):
+        client = no_start
+        first = self.rchd(client, "ready\n", 1)
+        process = client.start("--", "make")
+        process.stdout.readline()
+        first.kill()
+        first.wait(10)
+        first.stdout.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stdout.read() == b""  # whoever stays behind holds nothing of the caller's
+        told: list[object] = []
+        with FakeRchd(
+            client.state, lambda peer: (told.append(peer.until(Frame.SIGNAL)), peer.exit(130), peer.rest())
+        ) as rchd:
+            until = time.monotonic() + 20
+            while not told and time.monotonic() < until:
+                time.sleep(0.05)
+            rchd.wait()
+        assert told == [{"signal": "INT"}]
+        assert [peer.request["attach"]["job"] for peer in rchd.peers] == ["j-1"]
 
     def test_that_never_returns_is_told_truthfully_and_is_no_success(self, no_start, tmp_path):
         client = no_start
