@@ -131,10 +131,9 @@ class TestAKilledDaemon:
 
     def test_ar_11_a_journal_of_another_directory_at_the_same_path_is_dropped(self, world):
         world.write("src/a", "1")
-        world.run(compile_all("1"))
         world.push()
-        world.work(compile_all("2"))
-        assert killed_at(world, 5)
+        world.work(compile_all("1"))
+        assert killed_at(world, 3)  # before the first step
         world.here.rename(world.base / "moved")
         world.here.mkdir()
         (result,) = roll_forward(world.state)
@@ -376,6 +375,40 @@ class TestConflicts:
         returned = world.fetch(scan=lambda: scanned)
         assert returned.repair_locally
         assert look(world.here) == before
+
+    def test_ar_03_a_change_that_only_its_stat_data_show_means_a_run_here_with_nothing_placed(self, world, look):
+        world.write("src/a", "1")
+        returned = world.run(compile_all("1"))
+        tree, build = stat_cache(world.state, KEY), stat_cache(world.state, KEY, "build")
+        record_placed(returned.placement, world.root, world.pushed.manifest, tree=tree, build=build)
+        build.save()
+        world.write("src/a", "2")
+        world.push()
+        world.work(compile_all("2"))
+        scanned = scan_build_dirs(world.root, stat_cache(world.state, KEY, "build"))
+        world.write("target/u2.out", "rust-analyzer was here")
+        before = look(world.here)
+        returned = world.fetch(scan=lambda: scanned)
+        assert [c.path for c in returned.conflicts] == ["target/u2.out"]
+        assert look(world.here) == before
+
+    def test_the_time_of_one_name_is_not_set_through_another(self, world, put):
+        """A file that has two names here and two files there: the names part, each with its own time."""
+        world.write("a", "same")
+        os.link(world.here / "a", world.here / "b")
+        world.push()
+
+        def job(tree):
+            put(tree, "b", "same", 0o755)
+            os.utime(tree / "b", ns=(5, 1_600_000_000_000_000_005))
+
+        times = (world.here / "a").stat().st_mtime_ns
+        world.work(job)
+        world.fetch()
+        assert (world.here / "b").stat().st_mtime_ns == 1_600_000_000_000_000_005
+        assert (world.here / "b").stat().st_mode & 0o777 == 0o755
+        assert (world.here / "a").stat().st_mtime_ns == times
+        assert (world.here / "a").stat().st_mode & 0o777 != 0o755
 
     def test_ar_03_a_build_directory_that_changes_between_two_renames_stops_there(self, world):
         world.write("src/a", "1")

@@ -232,6 +232,32 @@ class TestASourceThatChangesMeanwhile:
         assert (world.worker().tree / "a").read_text() == (world.here / "a").read_text()
         assert pushed.manifest.entries["a"].content == hash_bytes((world.here / "a").read_bytes())
 
+    def test_sp_04_counts_also_when_it_is_none_of_the_files_being_sent(self, world):
+        world.write("a", "1")
+        world.push()
+        world.write("b", "x" * (INLINE_LIMIT + 1))
+        world.worker().before_send = lambda: world.write("a", "2")
+        assert world.push().unstable
+        world.write("b", "y" * (INLINE_LIMIT + 1))
+        saves = iter(["3"])
+        world.worker().before_send = lambda: [world.write("a", text) for text in saves]
+        assert not world.push(rescan=world.manifest).unstable
+        assert (world.worker().tree / "a").read_text() == "3"
+
+    def test_sp_03_an_edit_of_equal_size_with_its_time_put_back_is_noticed(self, world):
+        from rch.transfer import changed_since
+
+        path = world.write("a", "1")
+        world.settle()
+        manifest = world.manifest()
+        times = path.stat().st_mtime_ns
+        path.write_text("2")
+        os.utime(path, ns=(times, times))
+        assert changed_since(manifest, world.root) == ["a"]
+        path.write_text("1")
+        os.utime(path, ns=(times, times))
+        assert changed_since(manifest, world.root) == []
+
     def test_sp_04_makes_the_job_unstable_when_it_never_holds_still(self, world):
         world.write("a", "0")
         world.write("b", "x" * (INLINE_LIMIT + 1))
