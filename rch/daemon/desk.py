@@ -453,9 +453,10 @@ class Desk:
             bodies.append(body)
         fields: dict[str, Any] = {"job": job.id, "slots": lease.slots, "wait_s": wait_s, "roots": parts}
         body = b"".join(bodies)
-        # The job may start in the same round trip when all of the tree goes along and is still what was scanned.
+        # The job may start in the same round trip when all of the tree goes along and is still what was scanned. A tree
+        # that was scanned and needs nothing equals one that was proved whole before: there is nothing to look for.
         if all("changes" in part for part in parts) and not any(
-            changed_since(project.manifests[root.key], root) for root, _, _, _ in plans
+            not plan.empty and changed_since(project.manifests[root.key], root) for root, _, plan, _ in plans
         ):
             fields["spec"] = spec
             body += spec_body

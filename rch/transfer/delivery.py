@@ -401,7 +401,7 @@ def remember_push(state_dir: AbsPath, job: str, root: Root, manifest: Manifest, 
     """Keep what :func:`return_delta` will need beside the job's other files. Raises OSError."""
     directory = os.path.join(state_dir, "jobs", job)
     make_private_dir(directory)
-    held.save_as(os.path.join(directory, f"held-{root.key}"))
+    held.keep_as(os.path.join(directory, f"held-{root.key}"))
     data = {
         "taken_ns": manifest.taken_ns,
         "digest": manifest.digest,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -55,8 +56,14 @@ class HeldIndex:
     @classmethod
     def load(cls, state_dir: AbsPath, root_key: str, worker: str) -> HeldIndex:
         """The index as last saved; an empty one without generation when there is none, or none that can be trusted."""
+        path = _index_path(state_dir, root_key, worker)
         try:
-            return cls.load_from(_index_path(state_dir, root_key, worker), root_key, worker)
+            identity, found = _recent.get(path, (None, None))
+            if found is not None and identity == _identity(path):
+                return found
+            found = cls.load_from(path, root_key, worker)
+            _keep_recent(path, found)
+            return found
         except (OSError, ValueError, KeyError, TypeError):
             return cls(root_key, worker)
 
@@ -73,12 +80,25 @@ class HeldIndex:
         if self._stored_at == _index_path(state_dir, self.root_key, self.worker):
             return
         make_private_dir(root_state(state_dir, self.root_key))
-        self.save_as(_index_path(state_dir, self.root_key, self.worker))
+        path = _index_path(state_dir, self.root_key, self.worker)
+        self.save_as(path)
+        _keep_recent(path, self)
 
     def save_as(self, path: str) -> None:
         """Write it to *path* instead. Raises OSError."""
         write_atomically(path, _encode(self))
         object.__setattr__(self, "_stored_at", path)
+
+    def keep_as(self, path: str) -> None:
+        """As :meth:`save_as`, by one more name of the file in which it was just saved, if it was. Raises OSError."""
+        identity, saved = _recent.get(self._stored_at, (None, None))
+        if saved is self:
+            with contextlib.suppress(OSError):
+                os.link(self._stored_at, path)
+                if _identity(path) == identity:
+                    return
+                os.unlink(path)  # replaced meanwhile
+        self.save_as(path)
 
     def forget(self, state_dir: AbsPath) -> None:
         """Remove what was saved: the worker's tree was given up."""
@@ -145,6 +165,28 @@ class HeldIndex:
         )
         _merge(entries, delta.entries)
         return replace(self, generation=delta.generation, entries=entries)
+
+
+_RECENT = 2
+_RECENT_ENTRIES = 200_000
+"""Entries of a kept index at most: 50,000 are some 20 MB."""
+
+_recent: dict[str, tuple[tuple[int, int, int], HeldIndex]] = {}
+"""The indexes last loaded or saved, by path, with the identity of the file: files are replaced, never changed."""
+
+
+def _identity(path: str) -> tuple[int, int, int]:
+    status = os.stat(path)
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _keep_recent(path: str, index: HeldIndex) -> None:
+    _recent.pop(path, None)
+    if len(index.entries) <= _RECENT_ENTRIES:
+        with contextlib.suppress(OSError):
+            _recent[path] = (_identity(path), index)
+    for old in list(_recent)[:-_RECENT]:
+        _recent.pop(old, None)
 
 
 def _merge(entries: dict[str, Entry], newer: Iterable[Entry]) -> None:

@@ -48,19 +48,20 @@ def plan_push(
     """
     sent = manifest.entries
     there = held.entries
-    classes = Classes(root, manifest)
     changes: list[Entry] = []
     metadata: list[Entry] = []
     link, part = _relinked(sent, there)
     for path, entry in sent.items():
         known = there.get(path)
+        if known == entry and path not in link and path not in part:
+            continue  # nearly all, nearly always
         if path in link or known is None or not _same_content(known, entry):
             changes.append(entry)
         elif known.mtime_ns != entry.mtime_ns or known.mode != entry.mode or path in part:
             metadata.append(entry)
     # a record that was lost says nothing about what made the build directory there: it starts cold
     cold = fresh or not held.trusted
-    deletes = _deletes(there, sent, held, classes, exists_here, cold=cold)
+    deletes = _deletes(held, manifest, root, exists_here, cold=cold)
     contents = _leaders(e for e in changes if e.type == "f")
     return PushPlan(
         root_key=root.key,
@@ -110,38 +111,38 @@ def _relinked(sent: Mapping[str, Entry], there: Mapping[str, Entry]) -> tuple[se
 
 
 def _deletes(
-    there: Mapping[str, Entry],
-    sent: Mapping[str, Entry],
-    held: HeldIndex,
-    classes: Classes,
-    exists_here: Callable[[str], bool],
-    *,
-    cold: bool,
+    held: HeldIndex, manifest: Manifest, root: Root, exists_here: Callable[[str], bool], *, cold: bool
 ) -> list[RelPath]:
+    there, sent = held.entries, manifest.entries
+    unsent = [path for path in there if path not in sent]
+    if not unsent:
+        return []
+    classes = Classes(root, manifest)
     blocked = {path for path, entry in sent.items() if entry.type != "d"}  # nothing can lie below these any more
-    candidates: list[str] = []
-    needed: set[str] = set()  # directories above what stays
-    for path in there:
-        if path in sent:
-            stays = True
-        elif classes.is_build(path):
-            stays = not cold and (path not in held.shared or exists_here(path)) and not _is_under(path, blocked)
-        else:
-            stays = False
-        if not stays:
-            candidates.append(path)
-            continue
-        head = path.rpartition("/")[0]
-        while head and head not in needed:
-            needed.add(head)
-            head = head.rpartition("/")[0]
-    for path in sent:
-        head = path.rpartition("/")[0]
-        while head and head not in needed:
-            needed.add(head)
-            head = head.rpartition("/")[0]
+    candidates = [
+        path
+        for path in unsent
+        if cold
+        or not classes.is_build(path)
+        or (path in held.shared and not exists_here(path))
+        or _is_under(path, blocked)
+    ]
+    if any(there[path].type == "d" for path in candidates):
+        needed = _above(sent.keys() | (there.keys() - set(candidates)))
+        candidates = [path for path in candidates if path not in needed or there[path].type != "d"]
     # children sort behind their directory, so the reverse is deepest first
-    return sorted((RelPath(p) for p in candidates if p not in needed or there[p].type != "d"), reverse=True)
+    return sorted(map(RelPath, candidates), reverse=True)
+
+
+def _above(paths: Iterable[str]) -> set[str]:
+    """Every directory above one of *paths*."""
+    found: set[str] = set()
+    for path in paths:
+        head = path.rpartition("/")[0]
+        while head and head not in found:
+            found.add(head)
+            head = head.rpartition("/")[0]
+    return found
 
 
 def _is_under(path: str, blocked: set[str]) -> bool:
