@@ -27,6 +27,7 @@ COMMANDS = {
     "config": "rch.cli.config:config",
     "doctor": "rch.cli.doctor:doctor",
     "explain": "rch.cli.explain:explain",
+    "hook": "rch.cli.hook:hook",
     "shim": "rch.cli.shim:shim",
     "shellenv": "rch.cli.shellenv:shellenv",
     "help": "rch.cli.main:help_",

@@ -75,7 +75,12 @@ def status() -> None:
 
 
 def _place_and_tools() -> tuple[str, dict[str, str]]:
+    return load().places.state + "/shims", tools_here()
+
+
+def tools_here() -> dict[str, str]:
+    """Program -> toolchain of what gets a shim here: on in the configuration, and on PATH."""
     config = load()
     chosen = config.interception.toolchains.model_dump()
     on = [tool.name for tool in TOOLCHAINS if chosen.get(tool.name, tool.on_by_default)]
-    return config.places.state + "/shims", shims.wanted(os.environ.get("PATH", ""), on)
+    return shims.wanted(os.environ.get("PATH", ""), on)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def make_app(rchd: Rchd) -> web.Application:
     """All routes."""
-    app = web.Application(middlewares=[errors_as_json])
+    app = web.Application(middlewares=[errors_as_json], client_max_size=16 << 20)
 
     def get(path: str, answer: Callable[[web.Request], Any]) -> None:
         async def handler(request: web.Request) -> web.Response:
@@ -47,6 +49,8 @@ def make_app(rchd: Rchd) -> web.Application:
     post("/v1/workers/{name}/probe", lambda r, _: rchd.probe(r.match_info["name"]))
     post("/v1/workers/{name}/{verb:drain|enable|disable}", lambda r, _: rchd.switch(**r.match_info))
     post("/v1/refresh", lambda _, __: rchd.refresh())
+    post("/v1/decide", lambda _, b: rchd.hooks.decide(b))
+    app.router.add_post("/hook/{agent:[a-z]+}", agent_hook(rchd))
     app.router.add_post("/v1/stop", stop(rchd))
     app.router.add_get("/v1/jobs/{id}/log", job_log(rchd))
     return app
@@ -85,6 +89,31 @@ def job_log(rchd: Rchd) -> Handler:
         return response
 
     return handler
+
+
+def agent_hook(rchd: Rchd) -> Handler:
+    """``POST /hook/{agent}``: the body is the harness's JSON, so is the answer; 204 is "no opinion"."""
+
+    async def handler(request: web.Request) -> web.Response:
+        data = await request.read()
+        told = request.headers.get("X-Rch-Env", "")
+        agent = request.match_info["agent"]
+        answer = await asyncio.to_thread(rchd.hooks.answer, agent, data, told, peer_pid(request))
+        if not answer:
+            return web.Response(status=204)
+        return web.Response(body=answer, content_type="application/json")
+
+    return handler
+
+
+def peer_pid(request: web.Request) -> int:
+    """The process at the other end of the Unix socket, 0 where there is none to be seen."""
+    peer: Any = request.transport.get_extra_info("socket") if request.transport is not None else None
+    try:
+        (pid, _, _) = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    except (AttributeError, OSError):
+        return 0
+    return int(pid)
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from rch.config.places import Places
 from rch.daemon import places as rooms
 from rch.daemon.api import make_app
 from rch.daemon.desk import Desk
+from rch.daemon.hooks import Hooks
 from rch.daemon.joblog import JobLog
 from rch.daemon.pool import Member, Pool
 from rch.daemon.store import FINAL, Job, Store
@@ -80,6 +81,7 @@ class Rchd:
             heartbeat_s=float(config.daemon.heartbeat_interval_sec),
         )
         self.desk = Desk(places, self.store, self.pool, instance=self.instance)
+        self.hooks = Hooks(places)
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -94,7 +96,8 @@ class Rchd:
         for done in await asyncio.to_thread(roll_forward, self.places.state):
             _log.info("placement rolled forward", root=done.root, job=done.job, complete=done.complete, why=done.why)
         self.pool.start()
-        runner = web.AppRunner(make_app(self), access_log=None)
+        # max_field_size: a hook tells its PATH in a header
+        runner = web.AppRunner(make_app(self), access_log=None, max_field_size=128 * 1024)
         await runner.setup()
         assert runner.server is not None
         listener = self._listen()

@@ -16,12 +16,13 @@ from rch.toolchains.rule import Build, Call, Stay
 
 _NOTHING: Mapping[str, tuple[str, ...]] = {}
 
-_KEYWORDS = tuple(dict.fromkeys((*(word for tool in TOOLCHAINS for word in tool.keywords), *UNSUPPORTED_TOOLS)))
+KEYWORDS = tuple(dict.fromkeys((*(word for tool in TOOLCHAINS for word in tool.keywords), *UNSUPPORTED_TOOLS)))
+"""Texts of which every line that calls a build tool has one; the hooks look for them before they ask anybody."""
 
 
 def might_build(text: str) -> bool:
     """Tier 2: False when no build word occurs anywhere in *text*."""
-    return any(word in text for word in _KEYWORDS)
+    return any(word in text for word in KEYWORDS)
 
 
 class Judged:

@@ -1,0 +1,146 @@
+"""``rch hook test``: the installed command is run as its harness would run it, and its answer compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rch.agents.dialect import CLAUDE_TIMEOUT_MS, no_opinion
+from rch.agents.install import command_of
+from rch.agents.programs import Setting
+
+NO_BUILD = "git status --short"
+BUILD = "cd crate && /usr/bin/make -j2 2>&1 | tail -5"
+"""By its path, so that it has to be rewritten where the shims see everything else."""
+
+LIMIT_S = 10.0
+
+# How the agent's process looks when its user has allowed everything: the rules are read from there.
+_PROCESS = {
+    "claude": ("claude",),
+    "codex": ("codex",),
+    "gemini": ("gemini", "--yolo"),
+    "cursor": ("cursor-agent", "--force"),
+    "copilot": ("copilot", "--allow-all-tools"),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One sample. ok: the answer is the expected one."""
+
+    harness: str
+    sample: str
+    ok: bool
+    said: str
+
+
+def sample(harness: str, command: str, cwd: str) -> dict[str, Any]:
+    """What *harness* would write to its hook's stdin, with fields of the tool that rch knows nothing of."""
+    given: dict[str, Any] = {"command": command, "description": "a sample", "x_unknown": [1, {"é": None}]}
+    common = {"session_id": "s-1", "transcript_path": f"{cwd}/t.jsonl", "cwd": cwd}
+    if harness in ("claude", "codex"):
+        asked = {**common, "permission_mode": "bypassPermissions", "hook_event_name": "PreToolUse", "tool_name": "Bash"}
+        if harness == "codex":
+            return {**asked, "turn_id": "t-1", "model": "m", "tool_input": {"command": command}, "tool_use_id": "c-1"}
+        return {
+            **asked,
+            "tool_input": {**given, "timeout": 300000, "run_in_background": False},
+            "tool_use_id": "toolu_1",
+        }
+    if harness == "gemini":
+        return {**common, "hook_event_name": "BeforeTool", "tool_name": "run_shell_command", "tool_input": given}
+    if harness == "cursor":
+        asked = {"conversation_id": "c-1", "hook_event_name": "preToolUse", "cursor_version": "1", "cwd": cwd}
+        return {**asked, "tool_name": "Shell", "tool_input": {**given, "working_directory": cwd}}
+    if harness == "copilot":
+        return {"sessionId": "s-1", "timestamp": 1, "cwd": cwd, "toolName": "bash", "toolArgs": given}
+    return {**common, "hook_event_name": "PreToolUse", "tool_name": "Bash", "tool_input": given}
+
+
+def expected(harness: str, command: str, rewritten: str, cwd: str) -> dict[str, Any]:
+    """The answer that changes *command* into *rewritten* and nothing else."""
+    asked = sample(harness, command, cwd)
+    changed: dict[str, Any] = {**(asked.get("tool_input") or asked["toolArgs"]), "command": rewritten}
+    if harness == "claude":
+        changed.setdefault("timeout", CLAUDE_TIMEOUT_MS)
+        return {"hookSpecificOutput": {"hookEventName": "PreToolUse", "updatedInput": changed}}
+    if harness == "codex":
+        decision = {"hookEventName": "PreToolUse", "permissionDecision": "allow", "updatedInput": changed}
+        return {"hookSpecificOutput": decision}
+    if harness == "gemini":
+        return {"decision": "allow", "hookSpecificOutput": {"hookEventName": "BeforeTool", "tool_input": changed}}
+    if harness == "cursor":
+        return {"permission": "allow", "updated_input": changed}
+    return {"permissionDecision": "allow", "modifiedArgs": changed}
+
+
+def run(harness: str, setting: Setting, env: Mapping[str, str], cwd: str, data: bytes) -> tuple[int, bytes]:
+    """Run the installed command of *harness* below a process that looks like it; its status and stdout.
+
+    Raises OSError, or subprocess.TimeoutExpired after LIMIT_S.
+    """
+    name, *flags = _PROCESS.get(harness, (harness,))
+    done = subprocess.run(
+        # The outer shell stays, under the agent's name, as the agent would.
+        [name, "-c", 'sh -c "$0"; exit $?', command_of(harness, setting), *flags],
+        executable="/bin/sh",
+        input=data,
+        capture_output=True,
+        env=dict(env),
+        cwd=cwd,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def trials(harness: str, setting: Setting, env: Mapping[str, str], cwd: str) -> list[Trial]:
+    """A command that is no build, a build, the rewritten build, and garbage."""
+    quiet = no_opinion(harness)
+    prefix = f"{setting.launcher} exec -- "
+    rewritten = BUILD.replace("/usr/bin/make", f"{prefix}/usr/bin/make")
+    found = []
+    for name, data, wanted in (
+        ("no build", _bytes(sample(harness, NO_BUILD, cwd)), None),
+        ("build", _bytes(sample(harness, BUILD, cwd)), expected(harness, BUILD, rewritten, cwd)),
+        ("rewritten build", _bytes(sample(harness, rewritten, cwd)), None),
+        ("garbage", b'{"command": "make', None),
+    ):
+        try:
+            status, said = run(harness, setting, env, cwd, data)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            found.append(Trial(harness, name, False, str(error)))
+            continue
+        ok = status == 0 and (said == quiet if wanted is None else _object(said) == wanted)
+        found.append(Trial(harness, name, ok, _said(status, said, quiet)))
+    return found
+
+
+def _said(status: int, said: bytes, quiet: bytes) -> str:
+    if status:
+        return f"status {status}"
+    if said == quiet:
+        return "no opinion"
+    return said.decode("utf-8", "replace").strip()[:300]
+
+
+def _bytes(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _object(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+def clean_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """*env* without what would switch the hook off or say that another agent is the caller."""
+    dropped = ("CLAUDECODE", "COPILOT_CLI", "RCH_ON_WORKER", "RCH_BYPASS", "RCH_ENABLED")
+    return {name: value for name, value in (env or os.environ).items() if name not in dropped}
