@@ -15,8 +15,10 @@ def with_retries(
     action: Callable[[], Result],
     worth: tuple[type[Exception], ...],
     pause: Callable[[float], None],
+    *,
+    sensible: Callable[[], bool] = lambda: True,
 ) -> Result:
-    """*action*'s result; exceptions in *worth* are retried, the last one is raised.
+    """*action*'s result; exceptions in *worth* are retried while that is *sensible*, the last one is raised.
 
     A loop of our own: the retry library in question is no dependency, and three turns are all there is.
     """
@@ -24,5 +26,7 @@ def with_retries(
         try:
             return action()
         except worth:
+            if not sensible():
+                raise
             pause(FIRST_PAUSE_S * 2**attempt)
     return action()

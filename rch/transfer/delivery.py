@@ -92,7 +92,8 @@ def return_delta(
     machine: what executables must be made for, "" is this machine, None checks nothing (cross builds).
     admit: asked once the delta is here, before anything is planned or placed; what it raises ends the return.
     The record of what the worker holds is written only when all is in place, so a crash leads to more being sent.
-    Raises ProductsUnverified when not every file arrived whole (nothing is placed then), DiskFull, HostileAnswer.
+    Raises ProductsUnverified when not every file arrived whole (nothing is placed then), DiskFull, HostileAnswer, and
+    Unreachable when the control channel is gone, and the root's lock with it: to be asked again with both.
     """
     delivery = _Delivery(
         executor,
@@ -196,8 +197,10 @@ class _Delivery:
             return ask_delta(self.executor, self.job, self.root, self.held, self.manifest)
 
         try:
-            return with_retries(ask, (TransferFault, Unreachable), self.pause)
+            return with_retries(ask, (TransferFault, Unreachable), self.pause, sensible=lambda: self.executor.connected)
         except (TransferFault, Unreachable) as error:
+            if not self.executor.connected:
+                raise
             raise unverified(self.host, self.job, (), error.message) from error
 
     def _plan(

@@ -140,7 +140,8 @@ def fetch(
 
     bodies: contents that came with the Delta, checked already. here: entries of this root that may have the same
     content (a hard link's other name, a file that moved). Up to 1 MiB travels in requests, more by rsync (SP-11).
-    Raises ProductsUnverified after three attempts (coverage A-25), DiskFull, HostileAnswer.
+    Raises ProductsUnverified after three attempts (coverage A-25), DiskFull, HostileAnswer; Unreachable at once when
+    the control channel is gone: the root's lock went with it, so it is not for us to go on.
     """
     spent = Fetched()
     wanted = plan.to_fetch
@@ -209,8 +210,10 @@ def _bring(
             )
 
     try:
-        with_retries(attempt, (TransferFault, Unreachable), pause)
+        with_retries(attempt, (TransferFault, Unreachable), pause, sensible=lambda: executor.connected)
     except (TransferFault, Unreachable) as error:
+        if isinstance(error, Unreachable) and not executor.connected:
+            raise
         raise unverified(host, job, left, error.message) from error
 
 

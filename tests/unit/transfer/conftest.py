@@ -61,6 +61,7 @@ class SimWorker:
         self.kept: dict[str, dict[str, Any]] = {}
         self.sent_by_rsync: list[str] = []
         self.received_by_rsync: list[str] = []
+        self.is_connected = True
         self.before_send: Callable[[], None] = lambda: None
 
     # -- Executor ----------------------------------------------------------------------------------------------
@@ -75,7 +76,7 @@ class SimWorker:
 
     @property
     def connected(self) -> bool:
-        return True
+        return self.is_connected
 
     def connect(self) -> Hello:
         return Hello(1, "0", "0", "0", 2, sandbox_ok=True)

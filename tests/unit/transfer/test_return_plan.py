@@ -175,6 +175,23 @@ class TestContents:
         world.fetch()
         assert (world.here / "target/x").read_text() == "x" * size
 
+    @pytest.mark.parametrize("op", ["delta", "get"])
+    def test_a_25_a_lost_channel_is_told_at_once_because_the_lock_went_with_it(self, world, put, look, op):
+        world.write("a", "1")
+        world.push()
+        world.work(lambda tree: put(tree, "target/x", "x"))
+        world.worker().answers["delta"] = lambda a, b: ({**a, "bodies": []}, b"")
+        world.worker().faults[op] = [Unreachable("gone")]
+        world.worker().is_connected = False
+        before, pauses = look(world.here), []
+        with pytest.raises(Unreachable):
+            world.fetch(pause=pauses.append)
+        assert pauses == []
+        assert look(world.here) == before
+        world.worker().is_connected = True
+        world.fetch()
+        assert (world.here / "target/x").read_text() == "x"
+
     def test_a_full_disk_here_leaves_everything_as_it_was(self, world, put, look, monkeypatch):
         world.write("a", "1")
         world.run(lambda tree: put(tree, "target/x", "old"))
