@@ -124,6 +124,11 @@ def see_through(
         return Ending(130 if caller.cancelled == "INT" else 143, job=job.id)
     if running.rc is None:
         return after_loss(running, order, desk)
+    if running.rc.get("reason") == "killed" and running.rc.get("message") and not running.cancel_sent:
+        # Nobody here wanted its end: its log found no room, or somebody there killed it. Its output is not whole.
+        text = f"{running.name}: {' '.join(str(running.rc['message'])[:200].split())}"
+        running.fault = JobLost(text, host=running.name, job=job.id)
+        return after_loss(running, order, desk)
     if running.rc.get("reason") == "setup":
         desk.give_up(running)
         text = f"{running.name}: {order.run[0]}: {running.rc.get('message') or 'the sandbox could not be set up'}"
