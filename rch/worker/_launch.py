@@ -87,7 +87,8 @@ def launch(
         near_end = near.detach()
         ours.append(near_end)
         settings.update(umask=str(spec.umask), cwd=_cwd(spec), rows=str(spec.rows), cols=str(spec.cols))
-        source = _memory_file(_runner_source.read())
+        python, extra = _python_inside() if spec.sandboxed else (sys.executable, [])
+        source = _memory_file(_runner_source.program(python))
         theirs.append(source)
         plan = _memory_file(plan_bytes(settings, argv, env, cpus))
         theirs.append(plan)
@@ -96,13 +97,12 @@ def launch(
             program = find_bwrap()
             if program is None:
                 raise FileNotFoundError("bubblewrap is not installed")
-            python, extra = _python_inside()
             options = bwrap_argv(spec, job, cache, [*extra, *mounts], Host())
             arguments = _memory_file(b"".join(path_bytes(word) + b"\0" for word in options))
             theirs.append(arguments)
             full = [program, "--args", str(arguments), "--", python, *command]
         else:
-            full = [sys.executable, *command]
+            full = [python, *command]
         process = subprocess.Popen(
             full,
             stdin=subprocess.DEVNULL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional
 
 from rch.worker._index import Row, Rows, links, stamp_of
 from rch.worker._tree import Tree
@@ -16,19 +16,20 @@ _TYPES = {stat.S_IFREG: "f", stat.S_IFDIR: "d", stat.S_IFLNK: "l"}
 class Scan(NamedTuple):
     """What the walk found.
 
-    rows:    the whole tree as it is. linked: its hard-linked sets.
+    rows:    the whole tree as it is.
     changed: paths that are new or logically different, in the order of their ctime (the order they were written in).
     written: those of *changed* whose content is new.
     gone:    paths of the old rows that are there no more, deepest first.
     hashed:  files that had to be read.
+    untouched: nobody has touched anything: the old rows, stat data included, are these.
     """
 
     rows: Rows
-    linked: Dict[str, Tuple[str, ...]]
     changed: List[str]
     written: List[str]
     gone: List[str]
     hashed: int
+    untouched: bool
 
 
 def scan(tree: Tree, old: Rows, *, pushed_ns: int = 0, shift_ns: int = 0) -> Scan:
@@ -50,6 +51,8 @@ def scan(tree: Tree, old: Rows, *, pushed_ns: int = 0, shift_ns: int = 0) -> Sca
             continue
         rows[path] = Row(kind, 0, 0, 0, "", stamp)
         suspects.append(path)
+    if not suspects and len(rows) == len(old):
+        return Scan(rows, [], [], [], 0, untouched=True)
     hashes: Dict[int, str] = {}
     for path in suspects:
         stamp = rows[path].stamp
@@ -68,7 +71,7 @@ def scan(tree: Tree, old: Rows, *, pushed_ns: int = 0, shift_ns: int = 0) -> Sca
     changed.sort(key=lambda path: (rows[path].ctime_ns, path))
     written = [p for p in changed if p not in old or rows[p].content != old[p].content or rows[p].type != old[p].type]
     gone = sorted((path for path in old if path not in rows), key=lambda path: (-path.count("/"), path))
-    return Scan(rows, linked, changed, written, gone, len(hashes))
+    return Scan(rows, changed, written, gone, len(hashes), untouched=False)
 
 
 def _differs(now: Row, before: Optional[Row]) -> bool:

@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import traceback
 from typing import List, NoReturn, Optional, Sequence
 
@@ -107,7 +108,10 @@ def _nurse(requests: socket.socket) -> NoReturn:
         os.setsid()
         os.chdir("/")
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
+        from rch.worker import _runner_source
         from rch.worker.supervise import supervise  # noqa: F401  loaded here, once, for all children
+
+        _runner_source.program(sys.executable)
 
         _name("rch-wkr-nursery")
         while True:

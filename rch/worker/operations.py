@@ -343,7 +343,7 @@ class Operations:
         answer = ask(directory.path, {"op": "stdin", "eof": fields.get("eof") is True}, body)
         if answer is None:
             return {"accepted": len(body)}  # nobody reads any more: as into a closed pipe
-        return {"accepted": answer.get("accepted", 0)}
+        return {"accepted": answer.get("accepted", 0), "total": answer.get("total", 0)}
 
     def _do_signal(self, fields: Mapping[str, Any], _: bytes) -> Dict[str, Any]:
         directory = self._job(fields)

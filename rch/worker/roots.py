@@ -153,7 +153,8 @@ class Root:
                 )
             return self._answer(standing.generation, since != standing.generation, [], [], [], inline)
         found, known_base = self._scan()
-        generation = self._settle(found.rows, ended_ns=ended_ns)
+        same = known_base if found.untouched else None
+        generation = self._settle(found.rows, ended_ns=ended_ns, same=same)
         kept[self.key] = {
             "since": known_base,
             "generation": generation,
@@ -162,7 +163,7 @@ class Root:
             "gone": found.gone,
         }
         complete = since is None or since != known_base
-        return self._answer(generation, complete, found.changed, found.written, found.gone, inline)
+        return self._answer(generation, complete, found.changed, found.written, found.gone, inline, found.rows)
 
     def get(self, paths: List[str], limit: int) -> List[Tuple[str, bytes]]:
         """Contents of regular files while they fit into *limit* bytes together; others are left out."""
@@ -178,9 +179,19 @@ class Root:
     # -- insides ------------------------------------------------------------------------------------------------
 
     def _answer(
-        self, generation: str, complete: bool, changed: List[str], written: List[str], gone: List[str], inline: int
+        self,
+        generation: str,
+        complete: bool,
+        changed: List[str],
+        written: List[str],
+        gone: List[str],
+        inline: int,
+        rows: Optional[_index.Rows] = None,
     ) -> Delta:
-        rows = self._load()
+        """*rows*: those of *generation*, where the caller has them."""
+        if not complete and not changed:
+            return Delta(generation, complete, [], [], gone, [])
+        rows = self._load() if rows is None else rows
         if complete:
             order = sorted(rows, key=lambda path: (rows[path].ctime_ns, path))
             gone = []
@@ -237,10 +248,14 @@ class Root:
             pushed = _clock.now_ns() if interrupted else 0
             return scan(tree, old, pushed_ns=pushed, shift_ns=_clock.offset_ns()), base
 
-    def _settle(self, rows: _index.Rows, *, ended_ns: Optional[int] = None) -> str:
-        """Write the index under a new generation: from here on the tree is known. Index first, name second."""
-        generation = secrets.token_hex(8)
-        _index.save(self._index, generation, rows)
+    def _settle(self, rows: _index.Rows, *, ended_ns: Optional[int] = None, same: Optional[str] = None) -> str:
+        """Write the index under a new generation: from here on the tree is known. Index first, name second.
+
+        same: the generation whose index holds exactly these rows already; it stays.
+        """
+        generation = same or secrets.token_hex(8)
+        if not same:
+            _index.save(self._index, generation, rows)
         meta = self.meta()
         meta.update(generation=generation, state=CLEAN, boot_id=boot_id())
         if ended_ns is not None:

@@ -43,8 +43,8 @@ _FETCH_FDS = {"0": "null", "1": "pipe", "2": "same"}
 """A fetch step has no input; all it says counts as stderr."""
 
 _NO_PROJECT_CODE = {"RUSTC_WRAPPER": "", "RUSTC_WORKSPACE_WRAPPER": ""}
-"""cargo fetch asks the compiler for its version, by whatever the project's ``.cargo/config.toml`` names; a variable goes
-before that file. Nothing of a project may run where the caches are writable (lessons EX-10)."""
+"""cargo fetch asks the compiler for its version, by whatever the project's ``.cargo/config.toml`` names; a variable
+goes before that file. Nothing of a project may run where the caches are writable (lessons EX-10)."""
 
 _TIOCSIG = 0x40045436
 _TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP}
@@ -80,6 +80,7 @@ class Supervisor:
         self._stdin: Optional[int] = None
         self._stdin_data = bytearray()
         self._stdin_used = False
+        self._stdin_total = 0
         self._stdin_ended = False
         self._stdin_gone = False
         self._waiting_to_write = False
@@ -426,7 +427,8 @@ class Supervisor:
     def _handle(self, request: Dict[str, Any], body: bytes) -> Optional[Dict[str, Any]]:
         op = request.get("op")
         if op == "stdin":
-            return {"ok": True, "accepted": self._take_stdin(body, ended=request.get("eof") is True)}
+            accepted = self._take_stdin(body, ended=request.get("eof") is True)
+            return {"ok": True, "accepted": accepted, "total": self._stdin_total}
         if op == "signal":
             self._signal(str(request.get("signal")))
             return {"ok": True}
@@ -463,6 +465,7 @@ class Supervisor:
             return len(data)
         self._stdin_used = self._stdin_used or bool(data)
         accepted = min(len(data), _STDIN_MAX - len(self._stdin_data))
+        self._stdin_total += accepted
         self._stdin_data += data[:accepted]
         if ended and accepted == len(data):
             self._stdin_ended = True

@@ -397,6 +397,15 @@ class TestInterruptions:
         root.sync(f("a", b"2"))
         assert read(root, "a") == b"2"
 
+    def test_sp_12_a_push_that_fails_half_way_leaves_a_root_that_says_so(self, root):
+        root.sync(f("a", b"1"), f("z", b"1"))
+        with pytest.raises(WorkerRefused, match="internal"):
+            root.sync(f("a", b"2"), f("n" * 300, b"no such name can exist"), f("z", b"2"))
+        with pytest.raises(WorkerRefused, match="dirty"):
+            root.sync(f("z", b"2"))
+        index = root.index()
+        assert (index["a"][5], index["z"][5]) == (hash_bytes(b"2"), hash_bytes(b"1"))
+
     def test_nothing_is_trusted_after_a_reboot(self, root):
         root.sync(f("a", b"1"))
         path = os.path.join(root.directory, "meta.json")
@@ -444,6 +453,15 @@ class TestTimesOfPushedFiles:
         assert "src" not in delta.entries
         whole = root.delta(since=None)
         assert whole.entries["src"][4] == OLD
+
+    def test_pm_05_a_bump_stays_there_when_a_job_changes_all_but_the_content(self, root):
+        root.sync(f("src", b"old"))
+        root.run("true")
+        root.delta()
+        root.sync(f("src", b"new"))
+        root.run("chmod 755 src; ln src other")
+        entry = root.delta().entries["src"]
+        assert (entry[2], entry[4]) == (0o755, OLD)
 
     def test_pm_05_make_rebuilds_after_an_edit_dated_back(self, root):
         makefile = b"out: src\n\tcp src out\n"
