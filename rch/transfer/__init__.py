@@ -19,7 +19,7 @@ The story, as ``offload.py`` tells it, per root (``state_dir`` is ``<state>``)::
 At the start of rchd, before any job: ``roll_forward(state_dir)``.
 """
 
-from rch.transfer.delivery import ask_delta, recall_push, record_placed, remember_push, return_delta
+from rch.transfer.delivery import ask_delta, return_delta
 from rch.transfer.held import HeldIndex, shared_tree_paths
 from rch.transfer.model import (
     BuildDir,
@@ -38,16 +38,11 @@ from rch.transfer.model import (
     RolledForward,
     Stamp,
 )
-from rch.transfer.place import place, roll_forward
-from rch.transfer.push import (
-    check_size,
-    compression_level,
-    exists_here,
-    plan_push,
-    prepare_part,
-    push,
-    split_by_size,
-)
+from rch.transfer.place import place
+from rch.transfer.push import prepare_part, push
+from rch.transfer.pushes import check_size, compression_level, exists_here, plan_push, split_by_size
+from rch.transfer.recall import recall_push, record_placed, remember_push
+from rch.transfer.recovery import roll_forward
 from rch.transfer.returns import plan_return
 from rch.transfer.snapshot import changed_since
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from rch.errors import ProductsUnverified, TransferFault, Unreachable
+from rch.errors import TransferFault, Unreachable
 from rch.execute.executor import Executor
 from rch.paths import AbsPath, RelPath
 from rch.project.model import Manifest, Root
-from rch.project.statcache import StatCache
 from rch.transfer._beneath import Beneath
-from rch.transfer._files import make_private_dir, write_atomically
 from rch.transfer._retry import with_retries
+from rch.transfer._steps import Hook, no_hook
 from rch.transfer.held import HeldIndex, remember_tree_paths
 from rch.transfer.machine import this_machine
 from rch.transfer.model import (
@@ -29,7 +27,7 @@ from rch.transfer.model import (
     ReturnPlan,
     Stamp,
 )
-from rch.transfer.place import Hook, no_hook, place
+from rch.transfer.place import place
 from rch.transfer.returns import NothingHere, new_tree_paths, plan_return, settle, unhashed
 from rch.transfer.scope import Classes
 from rch.transfer.snapshot import TICK_NS, changed_since, hash_beneath
@@ -382,50 +380,3 @@ def _hash_needed(local: LocalBuild, paths: Sequence[str]) -> list[str]:
 
 def _needs_repair(conflicts: Sequence[Conflict]) -> bool:
     return any(c.kind is not ConflictKind.SOURCE for c in conflicts)
-
-
-def record_placed(placement: Placement, root: Root, manifest: Manifest, *, tree: StatCache, build: StatCache) -> None:
-    """Tell the stat caches what was placed, so that the next scan need not read it again. The caches are not saved.
-
-    Safe although the files are only moments old: their mtime was set before they were renamed into place, so a later
-    write shows in it whatever the resolution of the clock is.
-    """
-    classes = Classes(root, manifest)
-    for path, (entry, status) in placement.placed.items():
-        if entry.type == "f" and (status.st_size, status.st_mtime_ns) == (entry.size, entry.mtime_ns):
-            cache = build if classes.is_build(path) else tree
-            cache.record(path, status, entry.content, status.st_ctime_ns + 10_000_000_000)
-
-
-# What a return needs when rchd dies while the job runs, or when it is asked for again later (``rch fetch``) -----
-
-
-def remember_push(state_dir: AbsPath, job: str, root: Root, manifest: Manifest, held: HeldIndex) -> None:
-    """Keep what :func:`return_delta` will need beside the job's other files. Raises OSError."""
-    directory = os.path.join(state_dir, "jobs", job)
-    make_private_dir(directory)
-    held.keep_as(os.path.join(directory, f"held-{root.key}"))
-    data = {
-        "taken_ns": manifest.taken_ns,
-        "digest": manifest.digest,
-        "paths": list(manifest.entries),
-        "sources": dict(manifest.sources),
-        "worker": held.worker,
-    }
-    write_atomically(os.path.join(directory, f"pushed-{root.key}"), json.dumps(data).encode("ascii"))
-
-
-def recall_push(state_dir: AbsPath, job: str, root: Root) -> tuple[Manifest, HeldIndex]:
-    """Undo :func:`remember_push`. Raises ProductsUnverified when it is not there (any more)."""
-    directory = os.path.join(state_dir, "jobs", job)
-    try:
-        with open(os.path.join(directory, f"pushed-{root.key}"), "rb") as stream:
-            data = json.loads(stream.read())
-        held = HeldIndex.load_from(os.path.join(directory, f"held-{root.key}"), root.key, data["worker"])
-        entries = {path: held.entries[path] for path in data["paths"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ProductsUnverified(
-            f"what job {job} was given is not known here any more", hint="run the command again"
-        ) from error
-    manifest = Manifest(entries=entries, digest=data["digest"], taken_ns=data["taken_ns"], sources=data["sources"])
-    return manifest, held

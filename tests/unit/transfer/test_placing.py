@@ -176,7 +176,7 @@ class TestAKilledDaemon:
         times = torn.stat().st_mtime_ns
         torn.write_text("")
         os.utime(torn, ns=(times, times))
-        monkeypatch.setattr(sys.modules["rch.transfer.place"], "boot_id", lambda: "another boot")
+        monkeypatch.setattr(sys.modules["rch.transfer.recovery"], "boot_id", lambda: "another boot")
         (result,) = roll_forward(world.state)
         assert not result.complete
         assert not torn.exists()  # absent is rebuilt, torn is not
