@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from rch.daemon.desk import Desk
     from rch.daemon.session import Session
 
+SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "PIPE": 13, "TERM": 15}
+"""What a caller may have been ended by, as its shell will tell it."""
+
 MORE_WORKERS = 2
 """A fault before the start tries up to two more workers (lessons SQ-06)."""
 
@@ -121,7 +124,7 @@ def see_through(
         return None
     if caller.cancelled:
         desk.give_up(running)
-        return Ending(130 if caller.cancelled == "INT" else 143, job=job.id)
+        return Ending(128 + SIGNALS.get(caller.cancelled, 15), job=job.id)
     if running.rc is None:
         return after_loss(running, order, desk)
     if running.rc.get("reason") == "killed" and running.rc.get("message") and not running.cancel_sent:
@@ -213,14 +216,14 @@ def stay(
     """local: grant the caller the run of its own command, with one reason, unless a promise forbids it."""
     if reason is None or caller.gone:
         return
-    if desk.must_be_remote(order, config) or order.options.dry_run:
-        shown = "dry-run" if reason.code == "dry-run" else "NotOffloadable"
+    required = desk.must_be_remote(order, config)
+    if order.options.dry_run:
         text = " ".join(reason.message.split())
-        line = (
-            text
-            if shown == "dry-run"
-            else f"rch: error[{shown}] {text}" + (f"; next: {reason.hint}" if reason.hint else "")
-        )
-        caller.say(Frame.ERROR, status=0 if shown == "dry-run" else NotOffloadable.exit_status, line=line)
+        line = text if reason.code == "dry-run" else f"[rch] dry run: local: {reason.code}: {text}"
+        failed = required and reason.code != "dry-run"
+        caller.say(Frame.ERROR, status=NotOffloadable.exit_status if failed else 0, line=line)
+        return
+    if required:
+        caller.say(Frame.ERROR, status=NotOffloadable.exit_status, line=reason.one_line())
         return
     desk.run_here(reason, kind, order, caller, config)

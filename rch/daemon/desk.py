@@ -158,6 +158,7 @@ class Desk:
             raise JobLost(f"job {job.id} has already been settled ({job.state})", job=job.id, hint=f"rch logs {job.id}")
         config = self.config_for(order)
         self._join(running, caller)
+        self._resume_input(running, order, caller)
         with self._locks(running.roots):
             ending = see_through(running, order, caller, self, config)
         if ending is None:
@@ -369,6 +370,7 @@ class Desk:
                 client=self._client,
                 timeout_s=float(config.execution.timeout_sec),
                 network=network_of(order, config),
+                stdin=wants_stdin(order, kind),
                 memory_bytes=memory_limit(member, config),
             )
             pushed, spec_sent = self._push(lease, job, order, project, kind, config, spec, spec_body)
@@ -410,7 +412,13 @@ class Desk:
         self._store.put_job(job)
         for root in project.roots:  # while the job runs: for a restart, and for rch fetch
             remember_push(self._places.state, job.id, root, pushed[root.key].manifest, pushed[root.key].held)
-        caller.say(Frame.ACCEPTED, job=job.id, worker=lease.member.worker.name, kind=kind.name)
+        caller.say(
+            Frame.ACCEPTED,
+            job=job.id,
+            worker=lease.member.worker.name,
+            kind=kind.name,
+            stdin=wants_stdin(order, kind),
+        )
         if order.options.verbose:
             caller.note(f"[rch] {running.name}: {lease.slots} slots, {lease.reason}; {shown_push(job)}")
         self._connect_input(running, order, caller)
@@ -527,13 +535,24 @@ class Desk:
             running.member.executor.request("resize", {"job": running.job.id, "rows": rows, "cols": cols})
 
     def _connect_input(self, running: Running, order: Order, caller: Session) -> None:
-        kind = order.fds["0"]
-        if kind in ("pipe", "file") or (kind == "tty" and order.options.interactive):
+        if wants_stdin(order, running.kind):
             threading.Thread(target=self._forward_stdin, args=(running, caller), name="stdin", daemon=True).start()
 
-    def _forward_stdin(self, running: Running, caller: Session) -> None:
-        """The caller's stdin to the job, with its end; stops when either is gone."""
-        pending, ended, total = b"", False, 0
+    def _resume_input(self, running: Running, order: Order, caller: Session) -> None:
+        """After a reconnect: the worker says how much it has, the caller goes on behind that."""
+        if not wants_stdin(order, running.kind) or running.ended.is_set():
+            return
+        with contextlib.suppress(RchError):
+            answer = running.member.executor.request("stdin", {"job": running.job.id, "eof": False}, timeout_s=10)
+            total = answer.fields.get("total")
+            if type(total) is int and total >= 0:
+                caller.stdin_taken(total)
+                arguments = (running, caller, total)
+                threading.Thread(target=self._forward_stdin, args=arguments, name="stdin", daemon=True).start()
+
+    def _forward_stdin(self, running: Running, caller: Session, total: int = 0) -> None:
+        """The caller's stdin from position *total* on to the job, with its end; stops when either is gone."""
+        pending, ended = b"", False
         while not running.ended.is_set():
             if not pending and not ended:
                 pending, ended = caller.take_stdin(256 * 1024, 1.0)
@@ -1059,6 +1078,20 @@ def wanted_of(order: Order, kind: Kind, project: Project, config: Config, cpus: 
         min_speed_score=float(config.workers.min_speed_score),
         returns_files=kind.products is Products.FILES,
     )
+
+
+NO_INPUT = frozenset(
+    {"cargo.build", "cargo.check", "cargo.clippy", "cargo.doc", "cargo.rustc", "cc.compile", "cc.check", "go.build", "rustc"}
+)
+"""Kinds that never read their input: `while read x; do cargo build; done <list` keeps its list."""
+
+
+def wants_stdin(order: Order, kind: Kind) -> bool:
+    """Is the caller's stdin forwarded? A pipe, file or socket is, a terminal only with -i."""
+    nature = order.fds["0"]
+    if kind.name in NO_INPUT:
+        return False
+    return nature in ("pipe", "file") or (nature == "tty" and order.options.interactive)
 
 
 def network_of(order: Order, config: Config) -> str:

@@ -28,6 +28,7 @@ def job_spec(
     client: str,
     timeout_s: float | None,
     network: str,
+    stdin: bool = True,
     memory_bytes: int | None = None,
 ) -> tuple[dict[str, Any], bytes]:
     """The spec and the body that carries its small files."""
@@ -59,7 +60,7 @@ def job_spec(
         "tmpdirs": sorted(t for t in temporary if os.path.isabs(t) and t != "/"),
         "network": network,
         "fds": {
-            "0": _stdin(order),
+            "0": _stdin(order) if stdin else "null",
             "1": "tty" if order.fds["1"] == "tty" else "pipe",
             "2": "tty" if order.fds["2"] == "tty" else ("same" if order.same_out else "pipe"),
         },

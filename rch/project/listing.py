@@ -23,8 +23,8 @@ from rch.project.never_send import is_never_entered, is_never_sent
 from rch.project.settings import OBJECT_PATTERNS, ManifestRules
 
 IGNORE_FILE = ".rchignore"
-PROOF_PREFIX = ".rch-proof-"
-"""Names of the nonce files with which a client proves that it may write a root; they never travel."""
+OWN_PREFIXES = (".rch-proof-", ".rch-spool-", ".rch-staging-")
+"""Names of what a client or rchd puts into a root for a moment; they never travel."""
 
 
 @dataclass
@@ -269,7 +269,7 @@ class _Walk:
             return True
         if path in self._named or (self._force and self._force.verdict(path, is_dir=False)):
             return True
-        if mode is _Mode.ONLY or (mode is _Mode.GIT and path not in self._untracked) or name.startswith(PROOF_PREFIX):
+        if mode is _Mode.ONLY or (mode is _Mode.GIT and path not in self._untracked) or name.startswith(OWN_PREFIXES):
             return False
         if mode is not _Mode.FORCED:
             own = self._own_verdict(path, is_dir=False)

@@ -14,7 +14,7 @@ from rch.worker.protocol import Entry, hash_stream
 TICK_NS = 20_000_000
 """How far the kernel's file times may lag behind the clock we read: two ticks at 100 Hz."""
 
-OWN_PREFIXES = (".rch-staging-", ".rch-proof-")
+OWN_PREFIXES = (".rch-staging-", ".rch-proof-", ".rch-spool-")
 """Names that rch itself puts into a root for a moment."""
 
 
