@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import marshal
 import os
 import sys
 from typing import Any, List
@@ -16,6 +14,9 @@ def program(python: str) -> bytes:
     if os.path.realpath(python) != os.path.realpath(sys.executable):
         return read()
     if not _compiled:
+        import importlib.util
+        import marshal
+
         code = compile(read(), "_runner.py", "exec", dont_inherit=True)
         _compiled.append(importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code))
     return _compiled[0]
