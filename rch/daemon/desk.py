@@ -1081,7 +1081,17 @@ def wanted_of(order: Order, kind: Kind, project: Project, config: Config, cpus: 
 
 
 NO_INPUT = frozenset(
-    {"cargo.build", "cargo.check", "cargo.clippy", "cargo.doc", "cargo.rustc", "cc.compile", "cc.check", "go.build", "rustc"}
+    {
+        "cargo.build",
+        "cargo.check",
+        "cargo.clippy",
+        "cargo.doc",
+        "cargo.rustc",
+        "cc.compile",
+        "cc.check",
+        "go.build",
+        "rustc",
+    }
 )
 """Kinds that never read their input: `while read x; do cargo build; done <list` keeps its list."""
 
