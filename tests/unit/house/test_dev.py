@@ -130,3 +130,34 @@ class TestCiRun:
         done = run(".ci/run", cwd=tmp_path)
         assert done.returncode == 1
         assert done.stdout.splitlines()[-1] == "ci: pytest did not come to an end (status 1)"
+
+    def fake(self, tmp_path, first, second):
+        """A ./dev that ends with *first* (lines, status), and with *second* when only failures are to run."""
+        (tmp_path / ".ci").mkdir()
+        shutil.copy(CHECKOUT / ".ci/run", tmp_path / ".ci/run")
+        script = f"#!/bin/sh\ncase $* in *last-failed*) printf '{second[0]}'; exit {second[1]} ;; esac\n"
+        (tmp_path / "dev").write_text(script + f"printf '{first[0]}'\nexit {first[1]}\n")
+        (tmp_path / "dev").chmod(0o755)
+        return run(".ci/run", cwd=tmp_path)
+
+    def test_looks_once_more_at_a_handful_of_failures_and_names_them(self, tmp_path):
+        first = ("FAILED tests/x.py::test_race - no\\n=== 1 failed, 2 passed in 0.1s ===\\n", 1)
+        done = self.fake(tmp_path, first, ("=== 1 passed in 0.1s ===\\n", 0))
+        assert done.returncode == 0
+        assert "tests/x.py::test_race" in done.stdout.splitlines()
+        assert "ci: first run: === 1 failed, 2 passed in 0.1s ===" in done.stdout
+
+    @pytest.mark.parametrize(
+        "first",
+        [
+            ("=== 13 failed, 2 passed in 0.1s ===\\n", 1),
+            ("=== 1 failed, 2 passed, 1 error in 0.1s ===\\n", 1),
+            ("dev: lint failed: mypy\\n=== 1 failed, 2 passed in 0.1s ===\\n", 1),
+        ],
+    )
+    def test_but_not_where_it_is_no_bad_luck(self, tmp_path, first):
+        assert self.fake(tmp_path, first, ("=== 1 passed in 0.1s ===\\n", 0)).returncode == 1
+
+    def test_fails_when_it_fails_again(self, tmp_path):
+        first = ("FAILED tests/x.py::t\\n=== 1 failed in 0.1s ===\\n", 1)
+        assert self.fake(tmp_path, first, ("=== 1 failed in 0.1s ===\\n", 1)).returncode == 1
