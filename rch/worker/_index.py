@@ -70,7 +70,7 @@ def load(path: str) -> Optional[Tuple[str, Rows]]:
         if not data.startswith(_MAGIC):
             return None
         generation, rows = marshal.loads(data[len(_MAGIC) :])  # noqa: S302  our own file in a 0700 directory
-        return generation, {name: Row(*row) for name, row in rows.items()}
+        return generation, dict(zip(rows, map(Row._make, rows.values())))  # noqa: B905  strict= is of Python 3.10
     except (OSError, ValueError, EOFError, TypeError):
         return None
 

@@ -97,9 +97,11 @@ class Root:
 
         reset: start from an empty tree instead (``--no-cache``). Raises Refusal: dirty, stale, mismatch, disk-full.
         """
-        rows = {} if reset else self._known(base)
-        if change.empty and not reset and self.standing().generation:
-            return base, []
+        if not reset:
+            self._expect(base)
+            if change.empty and base:
+                return base, []
+        rows = {} if reset else self._load()
         try:
             if reset:
                 self._mark_dirty()
@@ -203,14 +205,13 @@ class Root:
         bodies = self.get(files, min(inline, INLINE_LIMIT * 16)) if inline > 0 else []
         return Delta(generation, complete, entries, order, gone, bodies)
 
-    def _known(self, base: str) -> _index.Rows:
-        """The rows of generation *base*, or Refusal."""
+    def _expect(self, base: str) -> None:
+        """Refusal unless the tree is known to be at generation *base*."""
         standing = self.standing()
         if standing.dirty:
             raise Refusal("dirty", "the tree is not known since an interrupted push or an unread job; ask for index")
         if base != standing.generation:
             raise Refusal("stale", "the tree is at generation %r, not %r" % (standing.generation, base))
-        return self._load()
 
     def _load(self) -> _index.Rows:
         generation = self.standing().generation
