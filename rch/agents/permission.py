@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rch.intercept.shell import Line, read_line
-from rch.intercept.wrapper import program_name
+from rch.intercept.wordlist import KEEPING_WRAPPERS, SHELLS
+from rch.intercept.wrapper import WRAPPERS, program_name
 from rch.toolchains.option import UNKNOWN
 
 
@@ -66,7 +67,8 @@ class GlobRule:
         quoted = ".*".join(map(re.escape, stem.split("*")))
         ends = r"(?: .*)?" if pattern.endswith((" *", ":*")) else ".*" if pattern.endswith("*") else ""
         object.__setattr__(self, "_narrow", re.compile(quoted + ends, re.DOTALL))
-        object.__setattr__(self, "_broad", re.compile(quoted + r".*" if ends else quoted + r"(?: .*)?", re.DOTALL))
+        broad = ".*" if ends and not pattern.endswith(" *") else "(?: .*)?"
+        object.__setattr__(self, "_broad", re.compile(quoted + broad, re.DOTALL))
 
     def allows(self, words: Sequence[str], text: str) -> bool:
         return bool(self._narrow.fullmatch(text) and self._narrow.fullmatch(" ".join(words)))
@@ -130,13 +132,24 @@ def stance(line: str, rules: Rules) -> Stance:
     return Stance(False, trouble) if trouble else Stance(True, "rules allow every command of the line", allowed=True)
 
 
+# Behind one of these any word may be the command that runs.
+_RUNNERS = WRAPPERS | KEEPING_WRAPPERS | {"eval", "find", "builtin", "source", ".", "npx", "bunx"}
+
+# A shell that is given text is read as the commands in that text; the shell itself is a command too.
+_SHELL = re.compile(rf"(?<![\w.-])(?:{'|'.join(sorted(SHELLS))})(?![\w.-])")
+
+
 def _views(read: Line, line: str) -> Iterator[tuple[list[str], str]]:
-    """Every simple command, and what stands behind each of its words: a rule may look past any wrapper."""
+    """Every simple command, and behind a wrapper what stands behind each of its words, for rules look past those."""
     data = line.encode("utf-8")
+    for found in _SHELL.finditer(line):
+        yield line[found.start() :].split(), line[found.start() :]
     for command in read.commands:
         words = command.words
         end = words[-1].end
-        for at, word in enumerate(words):
+        runner = UNKNOWN in words[0].text or program_name(words[0].text) in _RUNNERS
+        for word in words if runner else words[:1]:
+            at = words.index(word)
             texts = [one.text for one in words[at:]]
             text = data[word.start : end].decode("utf-8", "replace")
             yield texts, text
@@ -153,6 +166,8 @@ _MORE = re.compile(r"[<>`]|\$\(|\$\{|\(\)")
 def _not_allowed(read: Line, line: str, allow: Sequence[Rule]) -> Iterator[str]:
     if _MORE.search(_HARMLESS.sub(" ", line)):
         yield "the line redirects or expands something that no rule speaks of"
+    if _SHELL.search(line):
+        yield "the line gives text to a shell"
     data = line.encode("utf-8")
     for command in read.commands:
         words = [word.text for word in command.words]

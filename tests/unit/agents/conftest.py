@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,12 +127,24 @@ def native_desk() -> Iterator[Desk]:
 
 
 @pytest.fixture
-def no_start(desk: Desk) -> Desk:
+def no_start(desk: Desk) -> Iterator[Desk]:
     """Hooks that must not start a real rchd: the user's session is said to be in other namespaces."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     session = {"boot": boot, "mnt": "mnt:[1]", "pid": "pid:[1]", "user": "user:[1]"}
     Path(desk.setting.state, "session.json").write_text(json.dumps(session))
-    return desk
+    yield desk
+    # Whoever would have started rchd does so behind our back; the session file must outlive it.
+    until = time.monotonic() + LIMIT_S
+    while any(desk.setting.state.encode() in _environ(pid) for pid in os.listdir("/proc") if pid.isdecimal()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def _environ(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
 
 
 def shell(*words: str, **how: Any) -> subprocess.CompletedProcess[bytes]:
