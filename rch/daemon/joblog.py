@@ -154,11 +154,11 @@ class JobLog:
 
 
 def whole_frames(data: bytes) -> int:
-    """Length of the whole frames at the start of *data*."""
+    """Length of the whole frames, of streams that exist, at the start of *data*."""
     end = 0
     while end + protocol.LOG_HEADER.size <= len(data):
-        (_, length, _) = protocol.LOG_HEADER.unpack_from(data, end)
-        if end + protocol.LOG_HEADER.size + length > len(data):
+        (stream, length, _) = protocol.LOG_HEADER.unpack_from(data, end)
+        if stream > protocol.STREAM_STDERR or end + protocol.LOG_HEADER.size + length > len(data):
             break
         end += protocol.LOG_HEADER.size + length
     return end

@@ -158,7 +158,7 @@ def _read_to_the_end(running: Running, pool: Pool) -> dict[str, Any]:
             raise
         lost_since = None
         if whole_frames(answer.body) != len(answer.body):
-            raise HostileAnswer(f"{running.name}: log frames that are cut", host=running.name)
+            raise HostileAnswer(f"{running.name}: log frames that are none or cut", host=running.name)
         if answer.body:
             running.log.append(answer.body)
         if answer.fields.get("ended") is True:
