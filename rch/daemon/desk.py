@@ -77,6 +77,7 @@ from rch.transfer import (
     return_delta,
     shared_tree_paths,
 )
+from rch.transfer.lag import lag_s
 from rch.worker.protocol import INLINE_LIMIT
 
 _log = structlog.get_logger("desk")
@@ -157,6 +158,8 @@ class Desk:
                 raise UsageError(f"no job {order.attach_job} is known here", what=order.attach_job)
             raise JobLost(f"job {job.id} has already been settled ({job.state})", job=job.id, hint=f"rch logs {job.id}")
         config = self.config_for(order)
+        for root in running.roots:
+            caller.prove(root.path)
         self._join(running, caller)
         self._resume_input(running, order, caller)
         with self._locks(running.roots):
@@ -451,6 +454,8 @@ class Desk:
             plan = plan_push(project.manifests[root.key], root, held, here)
             check_size(plan, config.max_transfer_mb * 1_000_000, root)
             plans.append((root, held, plan, here))
+        if kind.products is Products.FILES:
+            time.sleep(lag_s([plan for _, _, plan, _ in plans], executor.clock_offset_ns(), time.time_ns()))
         parts: list[dict[str, Any]] = []
         bodies: list[bytes] = []
         room = INLINE_LIMIT
@@ -694,6 +699,8 @@ class Desk:
             policy=policy,
             extra_patterns=tuple(config.artifacts.extra_patterns),
             admit=admit,
+            # Placed only in the directory that a caller has shown to be its own (SE-08), whatever lies there by now.
+            identity=next((c.proved[root.path] for c in running.callers if root.path in c.proved), None),
         )
         record_placed(returned.placement, root, manifest, tree=tree, build=build)
         if scans:

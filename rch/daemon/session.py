@@ -45,6 +45,7 @@ class Session:
         self._proofs: dict[str, dict[str, Any]] = {}
         self._hooks: dict[str, dict[str, Any]] = {}
         self._local_done: dict[str, Any] | None = None
+        self.proved: dict[str, tuple[int, int]] = {}
         self.gone = False
         self.cancelled = ""
         self.size: tuple[int, int] | None = None
@@ -106,6 +107,7 @@ class Session:
         self.say(Frame.PROVED, root=root)
         if why:
             raise NotOffloadable(f"{root}: {why}", code="path-not-proved")
+        self.proved[root] = (here.st_dev, here.st_ino)
 
     def run_hook(self, name: str, command: str, cwd: str) -> str:
         """Have the caller run a configured command as its own child (coverage A-20); what went wrong, or ""."""
