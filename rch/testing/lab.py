@@ -76,7 +76,7 @@ MaxStartups 200
 Subsystem sftp internal-sftp
 # sshd runs every command by the account's shell. bash, started by sshd, reads .bashrc unless SHLVL says that it is not
 # the first shell, and zsh reads $ZDOTDIR/.zshenv: a profile with a version manager costs 100 ms each time.
-SetEnv {mark_name}={mark} SHLVL=1 "ZDOTDIR={directory}/empty"
+SetEnv {mark_name}={mark} SHLVL=1 "ZDOTDIR={directory}/empty"{more}
 """
 
 
@@ -94,6 +94,8 @@ class EmbeddedWorker:
         self.keys = os.path.join(lab.directory, "keys")
         self.client_key = os.path.join(self.keys, "client")
         self.known_hosts = os.path.join(self.keys, "known_hosts")
+        self.session_environment: dict[str, str] = {}
+        """What sessions find in their environment besides; :meth:`plug_in` reads it. Words without spaces or quotes."""
 
     # --- the network cable ---
 
@@ -117,6 +119,7 @@ class EmbeddedWorker:
                 user=self.user,
                 mark_name=lab_processes.MARK,
                 mark=self.mark,
+                more="".join(f" {name}={value}" for name, value in self.session_environment.items()),
             ),
         )
         log = os.path.join(self.directory, "sshd.log")
