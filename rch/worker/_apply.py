@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from typing import Dict, Iterable, List, Tuple
@@ -72,8 +71,8 @@ class Application:
         for entry in self._change.entries:
             if entry.type == "f":
                 self._file(entry, times)
+        self._record_files()
         self._finish_directories()
-        self._record()
 
     def _check_staged(self, entry: Entry) -> None:
         try:
@@ -192,43 +191,39 @@ class Application:
             for below in [p for p in self.rows if p.startswith(path + "/")]:
                 del self.rows[below]
 
-    def _finish_directories(self) -> None:
-        wanted = {e.path: (e.mode, e.mtime_ns) for e in self._change.entries if e.type == "d"}
-        for path in self._tree.touched:
-            row = self.rows.get(path)
-            if path and path not in wanted and row is not None and row.type == "d":
-                wanted[path] = (row.mode, row.mtime_ns)
-        for path, mode in self._tree.loosened.items():
-            if path not in wanted:
-                status = self._tree.stat(path)
-                if path and status is not None:
-                    wanted[path] = (mode & 0o777, status.st_mtime_ns)
-        for path in sorted(wanted, key=lambda p: -p.count("/")):
-            mode, mtime_ns = wanted[path]
-            try:
-                self._tree.set_time(path, mtime_ns)
-                self._tree.set_mode(path, mode)
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                    raise
-
-    def _record(self) -> None:
-        """Bring the rows' stat data up to what lies there now."""
-        declared = {e.path: e for e in self._change.entries}
-        paths = set(declared) | {p for p in self._tree.touched if p} | {p for p in self._tree.loosened if p}
-        for path in sorted(paths):
-            status = self._tree.stat(path)
-            if status is None:
-                self.rows.pop(path, None)
+    def _record_files(self) -> None:
+        """Bring the rows of what was pushed up to what lies there now, directories aside."""
+        for entry in self._change.entries:
+            if entry.type == "d":
                 continue
-            stamp = stamp_of(status)
-            entry = declared.get(path)
-            if entry is not None and entry.type == "f":
-                self.rows[path] = self.rows[path]._replace(stamp=stamp)
-            elif entry is not None:
-                self.rows[path] = Row(entry.type, entry.mode, 0, entry.mtime_ns, entry.content, stamp)
-            elif stat.S_ISDIR(status.st_mode):
-                known = self.rows.get(path)
-                mode = stat.S_IMODE(status.st_mode) & 0o777
-                mtime = known.mtime_ns if known is not None and known.type == "d" else status.st_mtime_ns
-                self.rows[path] = Row("d", mode, 0, mtime, "", stamp)
+            status = self._tree.stat(entry.path)
+            if status is None:
+                self.rows.pop(entry.path, None)
+            elif entry.type == "f":
+                self.rows[entry.path] = self.rows[entry.path]._replace(stamp=stamp_of(status))
+            else:
+                self.rows[entry.path] = Row("l", 0, 0, entry.mtime_ns, entry.content, stamp_of(status))
+
+    def _finish_directories(self) -> None:
+        """Times and modes of every directory that was pushed, worked in or loosened: last, and the deepest first.
+
+        One that nobody pushed keeps the time and mode that were known of it.
+        """
+        declared = {e.path: (e.mode, e.mtime_ns) for e in self._change.entries if e.type == "d"}
+        loosened = dict(self._tree.loosened)
+        for path in sorted({*declared, *self._tree.touched, *loosened} - {""}, key=lambda p: -p.count("/")):
+            status = self._tree.stat(path)
+            if status is None or not stat.S_ISDIR(status.st_mode):
+                continue  # removed or replaced since; whoever did that has told the rows
+            row = self.rows.get(path)
+            mode, mtime_ns = loosened.get(path, status.st_mode) & 0o777, status.st_mtime_ns
+            if path in declared:
+                mode, mtime_ns = declared[path]
+            elif row is not None and row.type == "d":
+                mode, mtime_ns = row.mode, row.mtime_ns
+            self._tree.set_time(path, mtime_ns)
+            self._tree.set_mode(path, mode)
+            self._tree.loosened.pop(path, None)
+            finished = self._tree.stat(path)
+            assert finished is not None
+            self.rows[path] = Row("d", mode, 0, mtime_ns, "", stamp_of(finished))

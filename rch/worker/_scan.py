@@ -62,6 +62,9 @@ def scan(tree: Tree, old: Rows, *, pushed_ns: int = 0, shift_ns: int = 0) -> Sca
             shifted = tree.stat(path)
             assert shifted is not None
             rows[path] = rows[path]._replace(mtime_ns=shifted.st_mtime_ns, stamp=stamp_of(shifted))
+    for path, closed in tree.restore().items():
+        if path in rows:
+            rows[path] = rows[path]._replace(stamp=stamp_of(closed))
     linked, before = links(rows), links(old)
     changed = [path for path in suspects if _differs(rows[path], old.get(path))]
     if linked or before:

@@ -52,6 +52,8 @@ class Tree:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self.restore()
         self._forget()
         os.close(self._root)
         if self._trash is not None:
@@ -64,7 +66,12 @@ class Tree:
         """A descriptor of directory *path* ("" is the tree), valid until the next call. OSError ENOTDIR for a link."""
         if len(self._open) > _KEPT_OPEN:
             self._forget()
-        return self._directory(path)
+        try:
+            return self._directory(path)
+        except PermissionError:
+            if not self._widen(path):
+                raise
+            return self._directory(path)
 
     def stat(self, path: str) -> Optional[os.stat_result]:
         """lstat; None when there is nothing at *path*."""
@@ -101,18 +108,41 @@ class Tree:
         return os.readlink(name, dir_fd=parent)
 
     def walk(self) -> Iterator[Tuple[str, os.stat_result]]:
-        """Every path below the tree with its lstat, parents before children. Nothing may change the tree meanwhile."""
-        pending = [""]
+        """Every path below the tree with its lstat, parents before children. Nothing may change the tree meanwhile.
+
+        A directory whose mode keeps us out is loosened until :meth:`restore`; its lstat is the one from before.
+        """
+        pending: List[Tuple[str, Optional[os.stat_result]]] = [("", None)]
         while pending:
-            above = pending.pop()
+            above, known = pending.pop()
+            if known is not None and known.st_mode & 0o500 != 0o500:
+                self._loosen(above, known)
             prefix = above + "/" if above else ""
-            with self._listing(above) as listing:
-                for item in listing:
-                    status = item.stat(follow_symlinks=False)
-                    path = prefix + item.name
-                    if stat.S_ISDIR(status.st_mode):
-                        pending.append(path)
-                    yield path, status
+            # Opened by its whole path: this walk itself found every component to be a directory.
+            descriptor = os.open(above or ".", _DIRECTORY, dir_fd=self._root)
+            try:
+                with os.scandir(descriptor) as listing:
+                    for item in listing:
+                        status = item.stat(follow_symlinks=False)
+                        path = prefix + item.name
+                        if stat.S_ISDIR(status.st_mode):
+                            pending.append((path, status))
+                        yield path, status
+            finally:
+                os.close(descriptor)
+
+    def restore(self) -> Dict[str, os.stat_result]:
+        """Give loosened directories the mode they had, the deepest first; their lstat afterwards."""
+        restored: Dict[str, os.stat_result] = {}
+        for path in sorted(self.loosened, key=lambda path: (-path.count("/"), path)):
+            mode = self.loosened.pop(path)
+            if not path:
+                os.fchmod(self._root, mode)
+                continue
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self.set_mode(path, mode)
+                restored[path] = os.stat(path.rpartition("/")[2], dir_fd=self._place(path)[0], follow_symlinks=False)
+        return restored
 
     # -- changing -----------------------------------------------------------------------------------------------
 
@@ -273,32 +303,10 @@ class Tree:
         parent = self._directory(above)
         descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
         self._open[path] = descriptor
+        found = os.fstat(descriptor)
+        if found.st_mode & 0o100 == 0:  # it opens by its r, but without x nothing in it can be reached
+            self._loosen(path, found)
         return descriptor
-
-    @contextlib.contextmanager
-    def _listing(self, path: str) -> Iterator[Iterator[os.DirEntry[str]]]:
-        """scandir of *path*, opened by its whole path: the walk itself found every component to be a directory."""
-        restore: Optional[int] = None
-        try:
-            descriptor = os.open(path or ".", _DIRECTORY, dir_fd=self._root)
-        except PermissionError:
-            restore = self._lend(path)
-            descriptor = os.open(path or ".", _DIRECTORY, dir_fd=self._root)
-        if restore is None and os.fstat(descriptor).st_mode & 0o100 == 0:
-            restore = self._lend(path)
-        try:
-            with os.scandir(descriptor) as listing:
-                yield listing
-        finally:
-            os.close(descriptor)
-            if restore is not None:
-                os.chmod(path, restore, dir_fd=self._root)
-
-    def _lend(self, path: str) -> int:
-        """Let us read a directory whose mode the job took from us; the walk's index remembers the true mode."""
-        mode = stat.S_IMODE(os.stat(path, dir_fd=self._root, follow_symlinks=False).st_mode)
-        os.chmod(path, mode | 0o500, dir_fd=self._root)
-        return mode
 
     def _discard(self, parent: int, name: str) -> None:
         """Move a directory into the trash: quick, and nothing of it is visible any more."""

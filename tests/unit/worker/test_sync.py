@@ -232,6 +232,22 @@ class TestAHostileTree:
         root.sync(f("locked", b"file"))
         assert read(root, "locked") == b"file"
 
+    @pytest.mark.parametrize("mode", [0o000, 0o111, 0o222, 0o333, 0o444, 0o555, 0o666])
+    def test_directories_that_keep_us_out_are_read_changed_and_left_as_they_were(self, root, mode):
+        root.sync(d("p"), f("p/a", b"1"), d("p/q"), f("p/q/b", b"2"))
+        root.run(f"echo 3 > p/q/b; chmod {mode:o} p/q p")
+        delta = root.delta()
+        assert delta.bodies == {"p/q/b": b"3\n"}
+        assert delta.entries["p"][2] == delta.entries["p/q"][2] == mode
+        assert status(root, "p").st_mode & 0o777 == status(root, "p/q").st_mode & 0o777 == mode
+        root.sync(f("p/q/b", b"4"), f("p/c", b"5"), deletes=["p/a"])
+        index = root.index()
+        assert {path: row[2] for path, row in index.items() if row[1] == "d"} == {"p": mode, "p/q": mode}
+        assert set(index) == {"p", "p/q", "p/q/b", "p/c"}
+        assert status(root, "p").st_mode & 0o777 == status(root, "p/q").st_mode & 0o777 == mode
+        root.run("true")
+        assert root.delta().entries == {}
+
     def test_deep_trees_are_removed_without_depth(self, root):
         root.sync(d("deep"))
         script = "cd deep; i=0; while [ $i -lt 900 ]; do mkdir d; cd d; i=$((i+1)); done; echo x > bottom"
