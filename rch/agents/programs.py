@@ -1,7 +1,7 @@
 """The programs that `rch hook install` puts into ``<state>/hooks``: the hook itself, the launcher, Claude's PATH.
 
 The hook is compiled where there is a compiler (0.9 ms a call), else it is an sh script that starts Python for a line
-with a build word (docs/adr/0006-hook-client.md).
+with a build word (docs/adr/0008-the-hook-is-compiled.md).
 """
 
 from __future__ import annotations

@@ -200,6 +200,8 @@ class TestThePage:
             "config",
             "doctor",
             "explain",
+            "hook",
+            "shim",
             "shellenv",
             "help",
         ],
