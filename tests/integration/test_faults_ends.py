@@ -266,16 +266,19 @@ class TestTheConnectionEnds:
 
 class TestTheWorkersProcessesEnd:
     def supervisors(self, mark):
-        """Pids of the processes that supervise the job with *mark*."""
+        """Pids of the processes that supervise the job with *mark*: what started the outermost bubblewrap."""
         found = set()
         for pid in alive(mark):
+            outermost = 0
             while pid > 1:
-                with open(f"/proc/{pid}/cmdline", "rb") as file:
-                    if b"supervise" in file.read().split(b"\0"):
-                        found.add(pid)
-                        break
                 with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-                    pid = int(file.read().rpartition(")")[2].split()[1])  # noqa: PLW2901  up to its parent
+                    name, _, rest = file.read().partition("(")[2].rpartition(")")
+                parent = int(rest.split()[1])
+                if name == "bwrap":
+                    outermost = parent
+                pid = parent  # noqa: PLW2901  up to its parent
+            if outermost:
+                found.add(outermost)
         return found
 
     def test_ex_02_a_supervisor_that_is_killed_takes_its_job_along_and_the_end_is_told_truthfully(self, there, project):
