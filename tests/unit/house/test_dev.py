@@ -150,7 +150,7 @@ class TestCiRun:
     @pytest.mark.parametrize(
         "first",
         [
-            ("=== 13 failed, 2 passed in 0.1s ===\\n", 1),
+            ("=== 21 failed, 2 passed in 0.1s ===\\n", 1),
             ("=== 1 failed, 2 passed, 1 error in 0.1s ===\\n", 1),
             ("dev: lint failed: mypy\\n=== 1 failed, 2 passed in 0.1s ===\\n", 1),
         ],
