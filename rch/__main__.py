@@ -1,4 +1,4 @@
-"""``rch`` and ``python -m rch``: ``rch exec`` is the thin client alone, ``rch hook AGENT`` the hook, all else the command line."""
+"""``rch``: ``rch exec`` is the thin client alone, ``rch hook AGENT`` the hook, all else the command line."""
 
 from __future__ import annotations
 
