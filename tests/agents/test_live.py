@@ -47,13 +47,15 @@ def play(scene, line: str = LINE, **given) -> str:
     return model.results[0]
 
 
+# What the harnesses put around a command's output.
+_FRAME = ("Process Group PGID:", "[System]", "Background PIDs:", "<untrusted_context>", "</untrusted_context>")
+
+
 def output_of(shown: str) -> str:
     """The command's own output in what a harness makes of it."""
     text = shown.partition("\nOutput:\n")[2] if "\nOutput:\n" in shown else shown
-    text = text.removeprefix("Output: ").partition("\n\n<system-reminder>")[0]
-    kept = [
-        one for one in text.splitlines() if not one.startswith(("Process Group PGID:", "[System]", "Background PIDs:"))
-    ]
+    text = text.partition("\n\n<system-reminder>")[0]
+    kept = [line.removeprefix("Output: ") for line in text.splitlines() if not line.startswith(_FRAME)]
     return "\n".join(kept).strip()
 
 
