@@ -55,6 +55,16 @@ def rsync_of(state):
     return lab_processes.named("rsync") & lab_processes.descendants([rchd_pid(state)])
 
 
+def cut_during(state, worker):
+    """Power off while a bulk transfer is under way: it waits until the power is off, however long that takes."""
+    until(lambda: rchd_pid(state) and rsync_of(state), "the transfer is under way", timeout_s=30)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in rsync_of(state):
+            os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            power_off(worker)
+
+
 def eventually_works(state, project):
     """The worker is probed again on its own; within a minute it takes jobs."""
 
@@ -75,8 +85,7 @@ class TestAWorkerThatIsPoweredOff:
         (project / "large").write_bytes(os.urandom(LARGE))
         before = snapshot(project)
         with caller(any_state, *pinned(any_state), "sh", "-c", "wc -c <large", cwd=str(project)) as client:
-            until(lambda: rchd_pid(any_state) and rsync_of(any_state), "the push is under way", timeout_s=30)
-            power_off(worker)
+            cut_during(any_state, worker)
             assert client.end(90) == 103, client.err
             assert (client.out, len(client.lines)) == (b"", 1), client.err
         assert snapshot(project) == before
@@ -115,8 +124,7 @@ class TestAWorkerThatIsPoweredOff:
         script = f"head -c {LARGE} /dev/urandom >product; echo small >other; echo done"
         with caller(any_state, *pinned(any_state), "sh", "-c", script, cwd=str(project)) as client:
             client.wait_for(b"done")
-            until(lambda: rsync_of(any_state), "the return is under way", timeout_s=30)
-            power_off(worker)
+            cut_during(any_state, worker)
             assert client.end(120) == 102, client.err
             (line,) = client.lines
             (job,) = jobs(any_state)
