@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +32,19 @@ from rch.daemon.hooks import Hooks
 LIMIT_S = 60.0
 
 
+@cache
+def compiled() -> str:
+    """The native hook, made once; where it is kept is removed with the process."""
+    place = tempfile.TemporaryDirectory(prefix="rch-cc-")
+    _kept.append(place)
+    setting = Setting(place.name, sys.executable)
+    programs.install(setting, native=True)
+    return setting.hook
+
+
+_kept: list[tempfile.TemporaryDirectory[str]] = []
+
+
 class Desk:
     """A state directory with the hook's programs, a HOME, and what listens on rchd's socket."""
 
@@ -39,10 +54,16 @@ class Desk:
         for made in (self.home, self.project):
             os.mkdir(made, 0o700)
         self.setting = Setting(os.path.join(place, "state"), sys.executable, named=True)
-        self.kind = programs.install(self.setting, native=kind == "native")
+        self.kind = programs.install(self.setting, native=False)
+        if kind == "native":
+            shutil.copy(compiled(), self.setting.hook)
+            self.kind = programs.kind(self.setting)
+            assert self.kind == "native"
         self.socket = os.path.join(self.setting.state, "run", "rchd.sock")
         os.makedirs(os.path.dirname(self.socket), mode=0o700)
         self.env = {"HOME": self.home, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+        if kind == "native":  # its program is every desk's, so it cannot have this one's state in it
+            self.env["RCH_STATE_DIR"] = self.setting.state
         self.asked: list[bytes] = []
 
     def hook(self, harness: str, data: bytes, env: Mapping[str, str] | None = None) -> tuple[int, bytes]:
