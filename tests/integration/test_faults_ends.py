@@ -266,18 +266,19 @@ class TestTheConnectionEnds:
 
 class TestTheWorkersProcessesEnd:
     def supervisors(self, mark):
-        """Pids of the processes that supervise the job with *mark*."""
+        """Pids of the processes that supervise the job with *mark*: the parents of its sandbox."""
         found = set()
         for pid in alive(mark):
-            above = [pid]
-            while above[-1] > 1:
-                with open(f"/proc/{above[-1]}/stat", encoding="utf-8", errors="replace") as file:
-                    above.append(int(file.read().rpartition(")")[2].split()[1]))
-            for one in above:
-                with contextlib.suppress(OSError), open(f"/proc/{one}/cmdline", "rb") as file:
-                    if b"supervise" in file.read().split(b"\0"):
-                        found.add(one)
-                        break
+            child, sandboxed = pid, False
+            while child > 1:
+                with open(f"/proc/{child}/stat", encoding="utf-8", errors="replace") as file:
+                    stat = file.read()
+                name, parent = stat[stat.index("(") + 1 : stat.rindex(")")], int(stat.rpartition(")")[2].split()[1])
+                if sandboxed and name != "bwrap":
+                    found.add(child)
+                    break
+                sandboxed = sandboxed or name == "bwrap"
+                child = parent
         return found
 
     def test_ex_02_a_supervisor_that_is_killed_takes_its_job_along_and_the_end_is_told_truthfully(self, there, project):

@@ -81,6 +81,7 @@ def pinned(state):
 
 
 class TestAWorkerThatIsPoweredOff:
+    @pytest.mark.slow
     def test_during_the_push_ends_103_and_the_next_push_completes(self, any_state, worker, project):
         (project / "large").write_bytes(os.urandom(LARGE))
         before = snapshot(project)
@@ -94,6 +95,7 @@ class TestAWorkerThatIsPoweredOff:
         done = any_state.exec("sh", "-c", "wc -c <large", cwd=project, options=("--worker", worker.name))
         assert (done.returncode, done.stdout.strip()) == (0, b"%d" % LARGE), done.stderr
 
+    @pytest.mark.slow  # an rchd waits 20 s for a worker to come back, then its jobs are lost
     def test_during_the_run_ends_103_with_the_truth_for_what_is_not_repeated(self, any_state, worker, project):
         mark = token()
         before = snapshot(project)
@@ -138,6 +140,7 @@ class TestAWorkerThatIsPoweredOff:
         assert (project / "product").stat().st_size == LARGE
         assert (project / "other").read_text() == "small\n"
 
+    @pytest.mark.slow  # an rchd waits 20 s for a worker to come back, then its jobs are lost
     def test_during_the_run_repeats_here_what_may_be_repeated(self, rch_state, embedded_worker, project):
         mark = token()
         (project / "Makefile").write_text(
