@@ -46,6 +46,9 @@ SUITE = "bookworm"
 BASE_PACKAGES = ("openssh-server", "python3", "ca-certificates", "iproute2", "procps", "sudo")
 """What every installed Debian server has; all that rch needs besides is the roles' business."""
 
+TWIN_PLACES = ("/usr", "/etc/alternatives", "/etc/ld.so.cache", "/var/lib/dpkg")
+"""What a twin shares with this machine, read-only: programs, headers, libraries and the record of their packages."""
+
 _CONTAINERS_CONF = """\
 [containers]
 # Raising limits needs CAP_SYS_RESOURCE, which not every root has: stay below the usual ones.
@@ -185,6 +188,8 @@ class ContainerLab:
     """A directory with the keys and the inventory of *workers* containers ``box1``, ``box2``, ….
 
     cpus: CPUs each may use (``--cpus``), None for all; slots: ``rch_slots``, default the CPUs of this machine.
+    twin: containers that are installed as this machine is (see TWIN_PLACES), as in a fleet made from one image: only
+    with the very same packages is C built there (lessons TE-05). The roles find nothing to install on them.
     A lab that is there keeps what it was made with.
     """
 
@@ -196,7 +201,9 @@ class ContainerLab:
         cpus: float | None = None,
         slots: int | None = None,
         cache_dir: str | None = None,
+        twin: bool = False,
     ) -> None:
+        self._twin = twin
         self.directory = os.path.abspath(directory)
         self.inventory = os.path.join(self.directory, "inventory")
         self.state_dir = os.path.join(self.directory, "state")
@@ -369,6 +376,7 @@ class ContainerLab:
                 *(("--cpus", str(self._cpus)) if self._cpus is not None else ()),
                 # What apt downloads is kept for the next lab: these are the only bytes that a lab leaves behind.
                 *("--volume", f"{debs}:/var/cache/apt/archives"),
+                *(word for path in TWIN_PLACES if self._twin for word in ("--volume", f"{path}:{path}:ro")),
                 *(image, "/bin/sh", "-c", _INIT),
             )
             self.workers[name] = ContainerWorker(self, name, container, address)
@@ -399,6 +407,8 @@ class ContainerLab:
                 "rch_ssh_key": self.rch_key,
                 "rch_slots": self._slots,
                 "rch_description": "container worker on this machine",
+                # root needs no sudo, which this machine may lack.
+                **({"ansible_become": False, "toolchain_cpp_install": False} if self._twin else {}),
             }
             for worker in self.workers.values()
         }

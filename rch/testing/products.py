@@ -45,10 +45,10 @@ def ninja_steps(text: str) -> list[str]:
     return sorted(_NINJA.findall(text))
 
 
-def job(state: RchState) -> dict[str, Any]:
-    """The newest job of this workstation."""
+def job(state: RchState, said: str = "") -> dict[str, Any]:
+    """The newest job of this workstation; *said* is what its command said, for the message when there is none."""
     found = json.loads(state.run("rch", "jobs", "--json").stdout)
-    assert found, "no job"
+    assert found, f"no job; the command said:\n{said[-4000:]}"
     newest: dict[str, Any] = max(found, key=lambda item: item["times"]["created"])
     return newest
 
@@ -56,7 +56,7 @@ def job(state: RchState) -> dict[str, Any]:
 def sent_out(state: RchState, *command: str, cwd: str, **more: Any) -> str:
     """``rch exec -- command``; AssertionError unless it ran on a worker, ended with 0 and left verified products."""
     text = succeeded(state.exec(*command, cwd=cwd, **more))
-    newest = job(state)
+    newest = job(state, text)
     assert newest["worker"] != "here", f"ran here ({newest['reason']}):\n{text[-4000:]}"
     assert newest["products"] == "verified", newest
     return text
