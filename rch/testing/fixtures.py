@@ -260,10 +260,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("sshd")
         if fixtures & CONTAINER_FIXTURES:
             item.add_marker("container")
-        if "test_products_" in item.nodeid and "[container" in item.nodeid:
-            # C is built only where the packages that own headers and libraries are this machine's, to the version. The
-            # container does not install all of them yet: these run in ./dev test --all, where the machines agree.
-            item.add_marker("heavy")
         if item.get_closest_marker("xdist_group") is None:
             group = "container" if item.get_closest_marker("container") else item.nodeid.partition("::")[0]
             item.add_marker(pytest.mark.xdist_group(group))

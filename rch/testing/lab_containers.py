@@ -49,6 +49,9 @@ BASE_PACKAGES = ("openssh-server", "python3", "ca-certificates", "iproute2", "pr
 TWIN_PLACES = ("/usr", "/etc/alternatives", "/etc/ld.so.cache", "/var/lib/dpkg")
 """What a twin shares with this machine, read-only: programs, headers, libraries and the record of their packages."""
 
+_TWIN_PACKAGES = [{"package": name, "command": name} for name in ("gcc", "make")]
+"""All else is there as far as it is here, and nothing can be installed on a twin."""
+
 _CONTAINERS_CONF = """\
 [containers]
 # Raising limits needs CAP_SYS_RESOURCE, which not every root has: stay below the usual ones.
@@ -408,7 +411,7 @@ class ContainerLab:
                 "rch_slots": self._slots,
                 "rch_description": "container worker on this machine",
                 # root needs no sudo, which this machine may lack.
-                **({"ansible_become": False, "toolchain_cpp_install": False} if self._twin else {}),
+                **({"ansible_become": False, "toolchain_cpp_packages": _TWIN_PACKAGES} if self._twin else {}),
             }
             for worker in self.workers.values()
         }
