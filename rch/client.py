@@ -3,13 +3,14 @@
 Started as ``python -I -S /abs/rch/client.py [OPTIONS] -- CMD…`` by shims, or through ``rch exec``. This file is only
 the door: a script is compiled anew at every start, so everything else lies in modules beside it, which are not.
 
-    client_options   the words and the switches, and which of them decides
-    client_request   what rchd is told about the caller
-    client_link      the way to rchd                       client_spool    the one without sockets
-    client_frames    what is spoken on it
-    client_relay     bytes and signals while rchd works    client_output   --output, --show-worker
-    client_start     the birth of rchd                     client_paths    where it listens
-    client_local     the run here: slots, child, hooks     client_main     one command from end to end
+    client_main      one command from end to end           client_end      its last words
+    client_options   the words, the switches, which decides
+    client_request   what rchd is told about the caller    client_paths    where rchd listens
+    client_reach     connections to rchd, again and again  client_start    the birth of rchd
+    client_link      one connection                        client_spool    the one without sockets
+    client_frames    what is spoken on it                  client_proof    that the caller may write a root
+    client_relay     bytes and signals while rchd works    client_stdin, client_sink
+    client_output    --output, --show-worker               client_local    the run here: slots, child, hooks
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from time import monotonic, sleep
+from time import monotonic
 
-from rch import __version__
 from rch import client_frames as wire
+from rch.client_end import end_by, fail, tell, write_all
 from rch.client_options import USAGE, UsageError, choose, parse
 from rch.client_paths import BadPlace, path_without_shims, run_dir, socket_path, state_dir
 
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
-RETURN_S = 30.0
-"""Seconds in which an rchd that died during a job may come back."""
-
-_IN_VAIN = 5
 _USAGE, _UNDELIVERED, _NOT_POSSIBLE = 2, 102, 103
 _C_FAMILY = ("cc", "c++", "gcc", "g++", "clang", "clang++", "cpp")
 
@@ -64,7 +60,6 @@ class Exec:
         self.caller = caller
         self.state = ""
         self.run_dir = ""
-        self.socket = ""
         self.where = "here"
         self.job = ""
         self.reason = ""
@@ -76,8 +71,6 @@ class Exec:
             end = {"job": self.job, "where": self.where, "reason": self.reason, "status": abs(status)}
             write_all(2, wire.dumps(end if status >= 0 else {**end, "status": 128 - status, "signal": -status}) + b"\n")
         if status < 0:
-            from rch.client_relay import end_by
-
             end_by(-status)
         return status
 
@@ -85,7 +78,7 @@ class Exec:
         try:
             self.state = state_dir(self.caller.variables)
             self.run_dir = run_dir(self.caller.variables)
-            self.socket = socket_path(self.run_dir)
+            socket_path(self.run_dir)  # one that no address can hold is the user's to mend, also for a run here
         except BadPlace as error:
             if self.choice.demand:
                 return fail(_USAGE, "ConfigError", str(error))
@@ -98,6 +91,7 @@ class Exec:
 
     def _ask(self) -> int:
         from rch.client_link import NoLink
+        from rch.client_reach import Reach
         from rch.client_relay import Relay
 
         plain = self.options.output == "all" and not self.options.show_worker
@@ -110,7 +104,8 @@ class Exec:
         )
         relay.watch()
         try:
-            ending, link = self._converse(relay)
+            reach = Reach(self.caller, self.options, self.choice, self.state, self.run_dir)
+            ending, link = reach.converse(relay)
         except NoLink as no:
             ending, link = None, None
             why, hint = str(no), "rch daemon restart" if no.why == "hung" else "rch daemon start"
@@ -126,82 +121,6 @@ class Exec:
 
         name = worker if self.options.show_worker else ""
         return {fd: LineFilter(self.options.output, name) for fd in (1, 2)}
-
-    def _converse(self, relay: Relay) -> tuple[Ending, Link | None]:
-        """Reach rchd and relay until there is an ending; the link is left open for a run here. Raises NoLink."""
-        from rch.client_link import NoLink
-        from rch.client_relay import Ending
-
-        link = self._reach(relay)
-        again = True
-        in_vain = 0
-        while True:
-            ending = relay.run(link)
-            if ending.how == "local":
-                return ending, link
-            link.close()
-            if ending.how != "lost":
-                return ending, None
-            if not relay.job:
-                # rchd went away before a job was there. Once more; an order that ends rchd must not do so for ever.
-                if not again:
-                    raise NoLink("absent", "rchd ended while it looked at this command, twice")
-                again = False
-                link = self._reach(relay)
-                continue
-            # An rchd that answers, says nothing and leaves, again and again, is none.
-            in_vain = 0 if relay.progress else in_vain + 1
-            found = self._reach_again(relay) if in_vain < _IN_VAIN else None
-            if found is None:
-                return (Ending("signal", status=128 + relay.signalled) if relay.signalled else ending), None
-            link = found
-
-    def _reach(self, relay: Relay, attach: dict[str, object] | None = None) -> Link:
-        """A link to a running rchd, or to one that this client may start. Raises NoLink."""
-        from rch.client_link import NoLink, open_link, spool_places
-        from rch.client_request import make_request
-
-        request = wire.dumps(make_request(self.caller, self.options, self.choice, __version__, attach))
-        places = spool_places(self.caller.variables, self.caller.cwd)
-        try:
-            return open_link(self.socket, self.run_dir, request, places)
-        except NoLink as no:
-            if no.why != "absent" or (relay.signalled and not relay.job):
-                raise
-            problem = self._start()
-            if problem:
-                raise NoLink("absent", f"{no}, and {problem}") from None
-        return open_link(self.socket, self.run_dir, request, places)
-
-    def _start(self) -> str:
-        """Start rchd if this process may; "" or why there is none."""
-        from rch import client_start
-
-        if self.caller.variables.get("RCH_ON_WORKER"):
-            return "a job starts none"
-        confined = client_start.confinement(self.state)
-        if confined:
-            return f"{confined}, which may not start it"
-        return client_start.start_daemon(self.state, self.run_dir, self.caller.variables, self._answers)
-
-    def _answers(self) -> bool:
-        from rch.client_link import can_connect
-
-        return can_connect(self.socket)
-
-    def _reach_again(self, relay: Relay) -> Link | None:
-        """The job's output goes on where it was, from an rchd that came back; None when none did in time."""
-        from rch.client_link import NoLink
-
-        until = monotonic() + RETURN_S
-        pause = 0.05
-        while monotonic() < until:  # after a signal too: who ends the job if not rchd? The prompt comes back before
-            try:
-                return self._reach(relay, {"job": relay.job, "offset": relay.offset})
-            except NoLink:
-                sleep(pause)
-                pause = min(0.5, pause * 1.5)
-        return None
 
     def _on_hook(self, fields: dict[str, Any]) -> dict[str, object]:
         status, problem = self._hook(str(fields.get("command", "")), str(fields.get("cwd") or self.caller.cwd))
@@ -232,9 +151,11 @@ class Exec:
         if ending.how == "signal":
             return -(ending.status - 128)
         if ending.how == "output":
-            from rch.client_relay import die_of_output
+            from rch.client_end import die_of_output
 
             return die_of_output(fields)
+        from rch.client_reach import RETURN_S
+
         self.reason = "lost"
         job = f"job {relay.job} on {relay.worker or 'its worker'} may go on"
         return fail(
@@ -303,7 +224,7 @@ class Exec:
     def _root(self, relay: Relay) -> str:
         """The root that the caller stands in, as far as rchd asked for it."""
         cwd = self.caller.cwd
-        inside = [r for r in relay.roots if cwd == r or cwd.startswith(r.rstrip("/") + "/")]
+        inside = [r for r in relay.proofs.roots if cwd == r or cwd.startswith(r.rstrip("/") + "/")]
         return max(inside, key=len, default=cwd)
 
     # -- here -----------------------------------------------------------------------------------------------------
@@ -390,8 +311,6 @@ class Exec:
         try:
             _status, problem = self._hook(str(command), cwd, extra)
         except Interrupted as stop:
-            from rch.client_relay import end_by
-
             end_by(stop.number)
             return
         if problem:
@@ -400,33 +319,6 @@ class Exec:
     def _event(self, code: str, reason: str) -> dict[str, object]:
         words = [wire.text(os.fsencode(w)) for w in self.options.argv]
         return {"event": "local", "code": code, "reason": reason, "command": words, "cwd": self.caller.cwd}
-
-
-def fail(status: int, label: str, message: str, hint: str = "") -> int:
-    """Say ``rch: error[LABEL] message; next: hint`` and answer *status*."""
-    tell(f"rch: error[{label}] {message}" + (f"; next: {hint}" if hint else ""))
-    return status
-
-
-def tell(line: object) -> None:
-    """One line on stderr, whatever *line* holds."""
-    write_all(2, wire.printable(line, 4000).encode("utf-8", "replace") + b"\n")
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of *data*, however long it takes; a descriptor that is closed loses it."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:
-            import select
-
-            poll = select.poll()
-            poll.register(fd, select.POLLOUT)
-            poll.poll(1000)
-        except OSError:
-            return
 
 
 def _exec(options: Options, choice: Choice, caller: Caller) -> int:

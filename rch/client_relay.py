@@ -8,15 +8,16 @@ others too): they are written when they can take something, in pieces that canno
 
 from __future__ import annotations
 
-import errno
 import os
 import select
-import sys
 from time import monotonic
 
 from rch import client_frames as wire
+from rch.client_end import end_by, raw_line
 from rch.client_link import Link, LinkGone
-from rch.client_paths import Traceless
+from rch.client_proof import Proofs
+from rch.client_sink import OUT_MAX, Output, OutputLost
+from rch.client_stdin import CHUNK, Stdin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,13 +36,6 @@ PROMPT_S = 2.0
 SILENT_S = 4 * wire.ALIVE_EVERY_S
 """Seconds without any frame after which rchd counts as hanging, once it has said ALIVE."""
 
-OUT_MAX = 256 * 1024
-"""Bytes of output that may wait for a slow reader; then nothing more is taken from rchd."""
-
-REPLAY_MAX = 4 << 20
-"""Bytes of a piped stdin that are kept for a repetition here (lessons HB-08)."""
-
-_CHUNK = 64 * 1024
 _CANCELLING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _NAMES: dict[int, str] = {signal.SIGINT: "INT", signal.SIGTERM: "TERM", signal.SIGHUP: "HUP", signal.SIGQUIT: "QUIT"}
 
@@ -61,15 +55,6 @@ class Ending:
         self.status = status
 
 
-class OutputLost(Exception):
-    """stdout or stderr cannot be written any more; ``number`` is the errno."""
-
-    def __init__(self, fd: int, number: int) -> None:
-        super().__init__(fd, number)
-        self.fd = fd
-        self.number = number
-
-
 class Relay:
     """State of one command across all connections that serve it."""
 
@@ -85,20 +70,16 @@ class Relay:
         self.job = ""
         self.worker = ""
         self.offset = 0
-        self.roots: list[str] = []
         self.signalled = 0
         self.progress = False  # the last link brought more than signs of life
         self.stdin = Stdin(caller.fds["0"], interactive=interactive)
+        self.output = Output(caller.fds, filters)
+        self.proofs = Proofs()
         self._caller = caller
         self._raw_tty = interactive and caller.fds["0"] == "tty"
         self._quiet = quiet
-        self._make_filters = filters
-        self._filters: dict[int, LineFilter] = {}
         self._on_hook = on_hook
         self._link: Link | None = None
-        self._out: list[tuple[int, memoryview]] = []
-        self._out_bytes = 0
-        self._proofs: dict[str, tuple[int, str, Traceless]] = {}
         self._signals: list[int] = []
         self._told: list[int] = []
         self._resized = False
@@ -149,7 +130,7 @@ class Relay:
 
     def _leave(self, status: int) -> None:
         """The prompt back, now. The cancel goes on without us."""
-        self._remove_proofs()
+        self.proofs.remove_all()
         if self._link is not None:
             self._tell_signals()
         self._restore_tty()
@@ -215,7 +196,7 @@ class Relay:
             link.drain(0.5)
             return Ending("output", {"fd": lost.fd, "errno": lost.number})
         finally:
-            self._remove_proofs()
+            self.proofs.remove_all()
             self._link = None
 
     def _loop(self, link: Link) -> Ending:
@@ -225,9 +206,9 @@ class Relay:
             if self.signalled and not self.job:  # nothing runs anywhere yet
                 link.drain(0.2)
                 return Ending("signal", status=128 + self.signalled)
-            if self._ending is not None and not self._out:
-                self._flush_filters(everything=True)
-                if not self._out:
+            if self._ending is not None and not self.output.waiting:
+                self.output.release(everything=True)
+                if not self.output.waiting:
                     return self._ending
             if link.has_ready:
                 heard = monotonic()
@@ -235,7 +216,7 @@ class Relay:
                 continue
             poll = select.poll()
             poll.register(self._wake_read, select.POLLIN)
-            reading = self._ending is None and self._out_bytes < OUT_MAX
+            reading = self._ending is None and self.output.waiting < OUT_MAX
             if reading:
                 poll.register(link.read_fd, select.POLLIN)
             if link.waiting and link.write_fd != link.read_fd:
@@ -244,17 +225,18 @@ class Relay:
                 poll.register(link.read_fd, (select.POLLIN if reading else 0) | select.POLLOUT)
             if self.stdin.wanted(link.waiting) and self._ending is None:
                 poll.register(0, select.POLLIN)
-            if self._out:
-                poll.register(self._out[0][0], select.POLLOUT)
-            limit = self._limit_s(heard) if reading else self._filter_wait_s()
+            first = self.output.first
+            if first is not None:
+                poll.register(first, select.POLLOUT)
+            limit = self._limit_s(heard) if reading else self.output.wait_s()
             ready = dict(poll.poll(None if limit is None else limit * 1000))
             if self._wake_read in ready:
                 _drain_pipe(self._wake_read)
             if self._resized:
                 self._resized = False
                 self._send_size(link)
-            if self._out and self._out[0][0] in ready:
-                self._write_some()
+            if first in ready:
+                self.output.write_some()
             if 0 in ready and self.stdin.wanted(link.waiting):
                 self._forward_stdin(link)
             if link.waiting:
@@ -264,7 +246,7 @@ class Relay:
                 self._take_all(link)
             elif reading and not ready and self._alive_seen and monotonic() - heard > SILENT_S:
                 raise LinkGone("rchd has stopped talking")
-            self._flush_filters(everything=False)
+            self.output.release()
 
     def _take_all(self, link: Link) -> None:
         for kind, payload in link.receive():
@@ -273,7 +255,7 @@ class Relay:
                     self._take(link, kind, payload)
                 except wire.FrameError as error:
                     raise LinkGone(str(error)) from None
-        self._write_some()
+        self.output.write_some()
 
     def _take(self, link: Link, kind: int, payload: bytes) -> None:
         self.progress = self.progress or kind not in (wire.ALIVE, wire.ACCEPTED)
@@ -283,21 +265,21 @@ class Relay:
             self._alive_seen = True
         elif kind == wire.NOTE:
             if not self._quiet:
-                self._queue(2, raw_line(payload.decode("utf-8", "replace")))
+                self.output.put(2, raw_line(payload.decode("utf-8", "replace")))
         elif kind == wire.ACCEPTED:
             fields = wire.load_object(payload)
             self.job = str(fields.get("job", ""))
             self.worker = str(fields.get("worker", ""))
-            if self._make_filters is not None and not self._filters:
-                self._filters = self._make_filters(self.worker)
+            self.output.comes_from(self.worker)
             if fields.get("stdin") is not False:
                 self.stdin.open()
         elif kind == wire.STDIN_TAKEN:
             self._resume_stdin(link, payload)
         elif kind == wire.PROVE:
-            self._prove(link, wire.load_object(payload))
+            fields = wire.load_object(payload)
+            link.say(wire.PROOF, self.proofs.make(str(fields.get("root", "")), str(fields.get("nonce", ""))))
         elif kind == wire.PROVED:
-            self._remove_proof(str(wire.load_object(payload).get("root", "")))
+            self.proofs.remove(str(wire.load_object(payload).get("root", "")))
         elif kind == wire.HOOK:
             self._run_hook(link, wire.load_object(payload))
         elif kind in (wire.LOCAL, wire.EXIT, wire.ERROR):
@@ -320,51 +302,11 @@ class Relay:
             return
         for stream, data in wire.log_frames(chunk[skip:]):
             if stream in (1, 2) and data:
-                line_filter = self._filters.get(stream)
-                self._queue(stream, line_filter.feed(data) if line_filter else data)
+                self.output.feed(stream, data)
         self.offset = after
 
-    def _queue(self, fd: int, data: bytes) -> None:
-        if data and self._caller.fds[str(fd)] not in ("closed", "null"):
-            self._out.append((fd, memoryview(data)))
-            self._out_bytes += len(data)
-
-    def _write_some(self) -> None:
-        """Write what can be written without waiting; raises OutputLost."""
-        while self._out:
-            fd, view = self._out[0]
-            size = len(view)
-            if self._caller.fds[str(fd)] != "file":
-                poll = select.poll()
-                poll.register(fd, select.POLLOUT)
-                if not poll.poll(0):
-                    return
-                size = select.PIPE_BUF  # that much room is there when a pipe says it can be written
-            try:
-                sent = os.write(fd, view[:size])
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._out.clear()
-                raise OutputLost(fd, error.errno or errno.EIO) from None
-            self._out_bytes -= sent
-            if sent == len(view):
-                self._out.pop(0)
-            else:
-                self._out[0] = (fd, view[sent:])
-
-    def _flush_filters(self, *, everything: bool) -> None:
-        for fd, line_filter in self._filters.items():
-            wait = line_filter.wait_s()
-            if wait is not None and (everything or wait <= 0):
-                self._queue(fd, line_filter.flush())
-
-    def _filter_wait_s(self) -> float | None:
-        waits = [w for f in self._filters.values() if (w := f.wait_s()) is not None]
-        return min(waits) if waits else None
-
     def _limit_s(self, heard: float) -> float | None:
-        limits = [w for w in (self._filter_wait_s(),) if w is not None]
+        limits = [w for w in (self.output.wait_s(),) if w is not None]
         if self._alive_seen:
             limits.append(max(0.05, heard + SILENT_S + 0.05 - monotonic()))
         return min(limits) if limits else None
@@ -399,44 +341,12 @@ class Relay:
         if len(payload) != wire.LOG_OFFSET.size:
             raise wire.FrameError("STDIN_TAKEN is 8 bytes")
         again = self.stdin.taken(wire.LOG_OFFSET.unpack(payload)[0])
-        for start in range(0, len(again), _CHUNK):
-            link.send(wire.STDIN, again[start : start + _CHUNK])
+        for start in range(0, len(again), CHUNK):
+            link.send(wire.STDIN, again[start : start + CHUNK])
         if self.stdin.end_again():
             link.send(wire.STDIN_END)
 
-    # -- proofs and hooks -----------------------------------------------------------------------------------------
-
-    def _prove(self, link: Link, fields: dict[str, Any]) -> None:
-        root, nonce = str(fields.get("root", "")), str(fields.get("nonce", ""))
-        answer: dict[str, object] = {"root": root}
-        try:
-            fd, trace, device, inode = create_proof(root, nonce)
-        except OSError as error:
-            answer["error"] = error.strerror or str(error)
-        else:
-            self._remove_proof(root)
-            self._proofs[root] = (fd, nonce, trace)
-            if root not in self.roots:
-                self.roots.append(root)
-            answer.update(dev=device, ino=inode)
-        link.say(wire.PROOF, answer)
-
-    def _remove_proof(self, root: str) -> None:
-        proof = self._proofs.pop(root, None)
-        if proof is not None:
-            fd, nonce, trace = proof
-            ours = trace.still_ours()
-            try:
-                os.unlink(nonce, dir_fd=fd)
-            except OSError:
-                ours = False
-            if ours:
-                trace.restore()
-            os.close(fd)
-
-    def _remove_proofs(self) -> None:
-        for root in list(self._proofs):
-            self._remove_proof(root)
+    # -- hooks ----------------------------------------------------------------------------------------------------
 
     def _run_hook(self, link: Link, fields: dict[str, Any]) -> None:
         from rch.client_local import Interrupted
@@ -447,198 +357,6 @@ class Relay:
             self._on_cancel(stop.number, None)
             result = {"status": 128 + stop.number, "problem": "interrupted"}
         link.say(wire.HOOK_DONE, {"name": str(fields.get("name", "")), **result})
-
-
-class Stdin:
-    """The caller's standard input on its way to the job.
-
-    Nothing is read before a worker has accepted the job, so that a command that runs here finds all of it. A file is
-    read at positions of its own and its offset is moved at the end only. Of a pipe the last bytes are kept, for
-    another rchd and for a repetition here.
-    """
-
-    def __init__(self, nature: str, *, interactive: bool) -> None:
-        self.sent = 0
-        self._is_file = nature == "file"
-        self._forwarded = nature in ("pipe", "file") or (nature == "tty" and interactive)
-        self._is_tty = nature == "tty"
-        self._open = self._ended = self._waits_for_resume = False
-        self._taken = 0
-        self._kept = bytearray()
-        self._kept_from = 0
-        self._start = 0
-        if self._is_file:
-            try:
-                self._start = os.lseek(0, 0, os.SEEK_CUR)
-            except OSError:
-                self._is_file = False
-
-    def open(self) -> None:
-        """A job is there to read."""
-        self._open = self._forwarded
-
-    def wanted(self, waiting: int) -> bool:
-        """Should fd 0 be read now? *waiting*: bytes that the link could not send yet."""
-        return (
-            self._open
-            and not self._ended
-            and not self._waits_for_resume
-            and not waiting
-            and self.sent - self._taken < wire.STDIN_WINDOW
-        )
-
-    def read(self) -> bytes | None:
-        """Some bytes, b"" at the end (also of a terminal or descriptor that fails), None for nothing yet."""
-        room = min(_CHUNK, wire.STDIN_WINDOW - (self.sent - self._taken))
-        try:
-            data = os.pread(0, room, self._start + self.sent) if self._is_file else os.read(0, room)
-        except BlockingIOError:
-            return None
-        except OSError:
-            data = b""
-        if not data:
-            self._ended = True
-        elif not self._is_file:
-            self._kept += data
-            surplus = len(self._kept) - max(REPLAY_MAX, self.sent + len(data) - self._taken)
-            if surplus > 0:
-                del self._kept[:surplus]
-                self._kept_from += surplus
-        self.sent += len(data)
-        return data
-
-    def expect_resume(self) -> None:
-        """A new rchd: nothing more until it says how much the worker has."""
-        self._waits_for_resume = self._open
-
-    def taken(self, total: int) -> bytes:
-        """The worker has the first *total* bytes; what has to be sent again, b"" unless a new rchd asks."""
-        if not 0 <= total <= self.sent:
-            raise wire.FrameError(f"STDIN_TAKEN says {total}, {self.sent} were sent")
-        self._taken = max(self._taken, total)
-        if not self._waits_for_resume:
-            return b""
-        self._waits_for_resume = False
-        self._taken = total
-        if self._is_file:
-            self.sent = total
-            self._ended = False
-            return b""
-        if total < self._kept_from:
-            raise wire.FrameError(f"stdin from {total} on is wanted again, it is kept from {self._kept_from} on")
-        self._end_due = self._ended
-        return bytes(self._kept[total - self._kept_from :])
-
-    _end_due = False
-
-    def end_again(self) -> bool:
-        """Must STDIN_END be said again, after the bytes of :meth:`taken`?"""
-        due, self._end_due = self._end_due, False
-        return due
-
-    def settle(self, used: object) -> None:
-        """The command has ended there: a file's offset stands behind what it was given, or behind *used* bytes."""
-        if self._is_file and self._open:
-            count = used if type(used) is int and 0 <= used <= self.sent else self.sent
-            try:
-                os.lseek(0, self._start + count, os.SEEK_SET)
-            except OSError:
-                pass
-
-    def replay(self) -> int | None:
-        """A descriptor that gives the whole stdin once more, for a run here; 0 if fd 0 still has it all.
-
-        None when too much of a pipe has been read to repeat it. Feeding the rest takes a process of its own, which
-        ends with the input.
-        """
-        if not self.sent or self._is_file or self._is_tty:
-            return 0
-        if self._kept_from:
-            return None
-        read_end, write_end = os.pipe()
-        if os.fork() == 0:
-            try:
-                os.close(read_end)
-                _pump(bytes(self._kept), write_end, ended=self._ended)
-            finally:
-                os._exit(0)
-        os.close(write_end)
-        return read_end
-
-
-def create_proof(root: str, nonce: str) -> tuple[int, Traceless, int, int]:
-    """Create the file *nonce* in *root*; the open directory, its times, device and inode. Raises OSError.
-
-    Only a name that rchd makes is accepted: whoever plays rchd gets no file of its choice written.
-    """
-    digits = nonce.removeprefix(wire.PROOF_PREFIX)
-    if digits == nonce or len(digits) < 16 or not set(digits) <= set("0123456789abcdef"):
-        raise OSError(errno.EINVAL, "not the name of a proof")
-    if not root.startswith("/"):
-        raise OSError(errno.EINVAL, "not an absolute path")
-    directory = os.open(wire.raw(root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        found = os.fstat(directory)
-        trace = Traceless(directory)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(nonce, flags, 0o600, dir_fd=directory))
-        trace.made()
-    except BaseException:
-        os.close(directory)
-        raise
-    return directory, trace, found.st_dev, found.st_ino
-
-
-def end_by(number: int) -> None:
-    """End as death by signal *number* looks from outside: status 128+n.
-
-    For Ctrl-C at a terminal it is the signal itself: a shell that runs us in a loop stops the loop only then.
-    """
-    if number == signal.SIGINT and _in_foreground():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        os.kill(os.getpid(), signal.SIGINT)
-    os._exit(128 + number)
-
-
-def _in_foreground() -> bool:
-    for fd in (0, 1, 2):
-        try:
-            if os.tcgetpgrp(fd) == os.getpgrp():
-                return True
-        except OSError:  # no terminal, or not ours
-            continue
-    return False
-
-
-def raw_line(text: str) -> bytes:
-    """*text* as one harmless line."""
-    return wire.printable(text).encode("utf-8", "replace") + b"\n"
-
-
-def die_of_output(lost: dict[str, Any]) -> int:
-    """End as the tool would have: by SIGPIPE when the reader has gone, else with one line and 1."""
-    number = lost.get("errno")
-    if number == errno.EPIPE:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGPIPE)
-        return 128 + signal.SIGPIPE
-    name = "stdout" if lost.get("fd") == 1 else "stderr"
-    label = "DiskFull" if number in (errno.ENOSPC, errno.EDQUOT) else "OSError"
-    why = os.strerror(number if type(number) is int else errno.EIO)
-    sys.stderr.write(f"rch: error[{label}] here: {name} cannot be written ({why}); the command was cancelled\n")
-    return 1
-
-
-def _pump(kept: bytes, write_end: int, *, ended: bool) -> None:
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    data = kept
-    while data:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(write_end, view) :]
-        data = b"" if ended else os.read(0, _CHUNK)
 
 
 def _drain_pipe(fd: int) -> None:

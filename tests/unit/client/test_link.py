@@ -63,8 +63,8 @@ class TestAnRchdThatHangs:
         driver = tmp_path / "impatient.py"
         driver.write_text(
             f"import sys; sys.path.append({root!r})\n"
-            "import rch.client_relay as r, rch.client_main as m\n"
-            "r.SILENT_S = 0.5; m.RETURN_S = 0.5; sys.exit(m.main(sys.argv[1:]))\n"
+            "import rch.client_relay as r, rch.client_reach as w, rch.client_main as m\n"
+            "r.SILENT_S = 0.5; w.RETURN_S = 0.5; sys.exit(m.main(sys.argv[1:]))\n"
         )
         stop = threading.Event()
         with FakeRchd(client.state, lambda peer: (peer.accept(), stop.wait(20))) as rchd:

@@ -731,7 +731,7 @@ class TestAnRchdThatDies:
         driver = tmp_path / "impatient.py"
         driver.write_text(
             f"import sys; sys.path.append({str(Path(__file__).resolve().parents[3])!r})\n"
-            "import rch.client_main as m; m.RETURN_S = 0.5; sys.exit(m.main(sys.argv[1:]))\n"
+            "import rch.client_main as m, rch.client_reach as w; w.RETURN_S = 0.5; sys.exit(m.main(sys.argv[1:]))\n"
         )
         first = self.rchd(client, "ready\n", 1)
         process = subprocess.Popen(

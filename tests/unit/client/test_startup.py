@@ -27,8 +27,9 @@ sys.exit(status)
 """
 
 ALWAYS = {
-    "__future__", "_json", "_socket", "_struct", "rch", "rch.client", "rch.client_frames", "rch.client_link",
-    "rch.client_main", "rch.client_options", "rch.client_paths", "rch.client_relay", "rch.client_request", "select",
+    "__future__", "_json", "_socket", "_struct", "rch", "rch.client", "rch.client_end", "rch.client_frames",
+    "rch.client_link", "rch.client_main", "rch.client_options", "rch.client_paths", "rch.client_proof",
+    "rch.client_reach", "rch.client_relay", "rch.client_request", "rch.client_sink", "rch.client_stdin", "select",
     "struct", "errno",
 }  # fmt: skip
 OS = {"os", "stat", "_stat", "posixpath", "genericpath", "_collections_abc", "abc", "_abc"}
