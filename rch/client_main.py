@@ -44,7 +44,7 @@ def main(words: Sequence[str]) -> int:
     caller = Caller()
     choice = choose(options, caller.variables)
     if choice.how == "refuse":
-        label = "UsageError" if choice.code == "contradiction" else "ConfigError"
+        label = "ConfigError" if choice.code == "bad-environment" else "UsageError"
         return fail(_USAGE, label, choice.line)
     if choice.how == "exec":
         return _exec(options, choice, caller)
@@ -85,6 +85,9 @@ class Exec:
             return self.stay("bad-environment", str(error), hint="unset RCH_STATE_DIR")
         if self.choice.how == "local":
             return self.stay(self.choice.code, self.choice.line)
+        for note in self.choice.notes:
+            if not self.choice.quiet:
+                tell(f"[rch] {note}")
         return self._ask()
 
     # -- with rchd ------------------------------------------------------------------------------------------------

@@ -16,10 +16,9 @@ Run CMD on a worker as if it ran here; here, with one line that says why, when t
 
   --worker W           this worker and no other; never here
   --tag T              only workers with this tag
-  --on ADDR            this place and no other; never here (also --addr)
+  --on ADDR            this place and no other; never here (also --addr): a worker's name, local: or mock:
   --mode M             local, remote or mock
   --require-remote     end with 103 instead of running here
-  --remote-timeout S   seconds for reaching the place (default 30; 5 for a worker that rch chose)
   --dry-run            show what would be done, run nothing
   --no-cache           join no running job, use a fresh build directory there
   -i, --interactive    give the job this terminal's input
@@ -43,6 +42,9 @@ COMMAND_VARIABLES = (
     "RCH_VERBOSE", "RCH_QUIET", "RCH_TOKEN", "RCH_REQUEST_TIMEOUT", "RCH_COMMAND_TIMEOUT", "RCH_MOCK_SEED",
     "RCH_MOCK_FAILURE_RATE", "RCH_STATE_DIR", "RCH_CONFIG", "RCH_INVENTORY",
 )  # fmt: skip
+
+# The variables that may name a place, the first one that is set counts (checklist A5).
+ADDRESS_VARIABLES = ("RCH_ADDR", "FUGUE_ADDR", "GASTOWN_FUGUE_ADDR")
 
 # Variables that rchd reads once, when it starts.
 DAEMON_VARIABLES = (
@@ -74,7 +76,6 @@ _VALUES = {
     "--on": "on",
     "--addr": "on",
     "--mode": "mode",
-    "--remote-timeout": "remote_timeout",
     "--output": "output",
 }
 
@@ -88,7 +89,7 @@ class Options:
 
     __slots__ = (
         "argv", "dry_run", "help", "interactive", "json", "mode", "no_cache", "on", "output", "quiet",
-        "remote_timeout_s", "require_remote", "show_worker", "tag", "verbose", "worker",
+        "require_remote", "show_worker", "tag", "verbose", "worker",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -97,7 +98,6 @@ class Options:
         self.quiet = self.require_remote = self.show_worker = self.verbose = False
         self.mode = self.on = self.tag = self.worker = ""
         self.output = "all"
-        self.remote_timeout_s: float | None = None
 
 
 class Choice:
@@ -107,10 +107,12 @@ class Choice:
     code:     the reason code of exec and local.
     line:     the reason, or for "refuse" the message.
     demand:   what forbids a local run ("--worker", "RCH_MODE=remote", …), or "".
+    worker:   the one worker that was named, by whatever; mode: the executor, "" for the worker's own.
+    notes:    lines about which of several names counts.
     dry_run:  "" | "only" (``--dry-run``: run nothing) | "first" (RCH_DRY_RUN: print, then run here).
     """
 
-    __slots__ = ("code", "demand", "dry_run", "how", "line", "no_cache", "quiet", "verbose")
+    __slots__ = ("code", "demand", "dry_run", "how", "line", "mode", "no_cache", "notes", "quiet", "verbose", "worker")
 
     def __init__(self, how: str, code: str = "", line: str = "") -> None:
         self.how = how
@@ -118,6 +120,9 @@ class Choice:
         self.line = line
         self.demand = ""
         self.dry_run = ""
+        self.mode = ""
+        self.notes: list[str] = []
+        self.worker = ""
         self.no_cache = self.quiet = self.verbose = False
 
 
@@ -163,8 +168,10 @@ def parse(words: Sequence[str]) -> Options:
         raise UsageError("-q and -v exclude each other")
     if options.worker and options.tag:
         raise UsageError("--worker and --tag exclude each other")
-    if options.worker and options.on:
-        raise UsageError("--worker and --on exclude each other")
+    if options.on and (options.worker or options.tag):
+        raise UsageError(f"{'--worker' if options.worker else '--tag'} and --on exclude each other")
+    if options.mode in ("local", "mock") and (options.worker or options.tag):
+        raise UsageError(f"--mode {options.mode} and {'--worker' if options.worker else '--tag'} exclude each other")
     if not rest:
         raise UsageError("no command; write it behind --, as in: rch exec -- cargo build")
     if not rest[0]:
@@ -199,6 +206,8 @@ def choose(options: Options, environ: Mapping[str, str]) -> Choice:
     before = len(bad)
     require = switch("RCH_REQUIRE_REMOTE")
 
+    quiet = options.quiet or (bool(env_quiet) and not options.verbose)
+    verbose = not quiet and (options.verbose or bool(env_verbose))
     local_switch = (
         "RCH_BYPASS" if bypass else "RCH_ENABLED=0" if enabled is False else "RCH_LOCAL_ONLY" if local_only else ""
     )
@@ -225,14 +234,16 @@ def choose(options: Options, environ: Mapping[str, str]) -> Choice:
         choice = Choice("local", "local-only", "RCH_LOCAL_ONLY is set")
     else:
         choice = Choice("ask")
-        # A place that was named never turns into a local run; a local switch beats RCH_ADDR (coverage A-8).
-        address = ("RCH_ADDR", "FUGUE_ADDR", "GASTOWN_FUGUE_ADDR")
-        demand = demand or next((name for name in address if environ.get(name)), "")
+        if options.worker or options.on or any(environ.get(name) for name in ADDRESS_VARIABLES):
+            from rch.client_address import choose_place
+
+            # A place that was named never turns into a local run; a local switch beats RCH_ADDR (coverage A-8).
+            demand = choose_place(choice, options, environ, verbose=verbose) or demand
     choice.demand = demand
+    choice.mode = choice.mode or options.mode
     choice.dry_run = "only" if options.dry_run else "first" if dry_run else ""
     choice.no_cache = options.no_cache or bool(no_cache)
-    choice.quiet = options.quiet or (bool(env_quiet) and not options.verbose)
-    choice.verbose = not choice.quiet and (options.verbose or bool(env_verbose))
+    choice.quiet, choice.verbose = quiet, verbose
     return choice
 
 
@@ -244,13 +255,6 @@ def _take_values(options: Options, given: Mapping[str, str]) -> None:
     options.output = given.get("output", "all")
     if options.output not in OUTPUTS:
         raise UsageError(f"--output must be one of {', '.join(OUTPUTS)}, got {options.output!r}")
-    seconds = given.get("remote_timeout", "")
-    if seconds:
-        problem: list[str] = []
-        _check_number({"--remote-timeout": seconds}, "--remote-timeout", 0.001, 86400, problem)
-        if problem:
-            raise UsageError(problem[0])
-        options.remote_timeout_s = float(seconds)
 
 
 def _check_number(

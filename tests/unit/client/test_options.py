@@ -9,9 +9,9 @@ from rch.client_options import COMMAND_VARIABLES, DAEMON_VARIABLES, UsageError, 
 
 class TestTheCommandLine:
     def test_takes_everything_behind_the_dashes_as_the_command(self):
-        options = parse(["--worker", "css", "-v", "--remote-timeout=2.5", "--", "make", "-j2", "--", "--worker", "x"])
+        options = parse(["--worker", "css", "-v", "--output=errors", "--", "make", "-j2", "--", "--worker", "x"])
         assert options.argv == ["make", "-j2", "--", "--worker", "x"]
-        assert (options.worker, options.verbose, options.remote_timeout_s) == ("css", True, 2.5)
+        assert (options.worker, options.verbose, options.output) == ("css", True, "errors")
 
     def test_the_dashes_may_be_left_out(self):
         options = parse(["--dry-run", "cargo", "build", "-v"])
@@ -53,12 +53,11 @@ class TestTheCommandLine:
             (["--worker", "a", "--worker", "b", "--", "make"], "--worker was given twice: 'a' and 'b'"),
             (["--worker", "a", "--tag", "b", "--", "make"], "--worker and --tag exclude each other"),
             (["--worker", "a", "--on", "b", "--", "make"], "--worker and --on exclude each other"),
+            (["--tag", "a", "--on", "b", "--", "make"], "--tag and --on exclude each other"),
+            (["--mode", "mock", "--worker", "b", "--", "make"], "--mode mock and --worker exclude each other"),
             (["-q", "-v", "--", "make"], "-q and -v exclude each other"),
             (["--output", "some", "--", "make"], "--output must be one of all, errors, summary, progress, got 'some'"),
             (["--mode", "cloud", "--", "make"], "--mode must be one of local, remote, mock, got 'cloud'"),
-            (["--remote-timeout", "soon", "--", "make"], "--remote-timeout must be a number of seconds"),
-            (["--remote-timeout", "nan", "--", "make"], "--remote-timeout must be a number of seconds"),
-            (["--remote-timeout", "-1", "--", "make"], "--remote-timeout must be a number of seconds"),
         ],
     )
     def test_ux_04_refuses_a_mistake_by_name(self, words, message):
