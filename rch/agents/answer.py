@@ -11,6 +11,7 @@ from rch.agents.dialect import Question, no_opinion, read_question, write_answer
 from rch.agents.permission import stance
 from rch.agents.rules import rules_of
 from rch.intercept import decide
+from rch.intercept.argv import Aliases, no_aliases
 from rch.intercept.decision import Policy, Segment, Verdict
 from rch.intercept.switch import local_reason
 
@@ -32,6 +33,7 @@ def answer(
     policy_of: Callable[[str, Caller], Policy],
     prefix: str,
     has_shims: Callable[[Question, Caller], bool] = lambda _question, _caller: False,
+    aliases: Aliases = no_aliases,
 ) -> Answer:
     """Answer the hook that was given *data*.
 
@@ -40,6 +42,7 @@ def answer(
     prefix:    what goes before a build: ``/abs/rch exec -- ``.
     has_shims: does the shell that will run the command find the shims? Then only what names its tool by a path is
                rewritten: the text that the user's rules see stays what it was.
+    aliases:   answers cargo's aliases in a directory.
     Never widens what the user allowed; whatever goes wrong is "no opinion".
     """
     silent = no_opinion(named)
@@ -51,7 +54,7 @@ def answer(
         return Answer(silent, "switched off")
     policy = policy_of(question.cwd, caller)
     try:
-        decision = decide(question.command, question.cwd, policy, caller.env, prefix=prefix)
+        decision = decide(question.command, question.cwd, policy, caller.env, aliases=aliases, prefix=prefix)
     except ValueError as error:
         return Answer(silent, str(error))
     rewritten = decision.rewritten

@@ -12,6 +12,7 @@ VARIABLES = (
     *("RCH_ON_WORKER", "RCH_BYPASS", "RCH_ENABLED", "RCH_LOCAL_ONLY", "RCH_STATE_DIR", "RCH_CONFIG", "RCH_INVENTORY"),
     *("RCH_REQUIRE_REMOTE", "RCH_MODE", "RCH_DRY_RUN"),
     *("CLAUDE_CONFIG_DIR", "CLAUDE_PROJECT_DIR", "CLAUDECODE", "BASH_MAX_TIMEOUT_MS", "BASH_DEFAULT_TIMEOUT_MS"),
+    "CARGO_HOME",
     *("CODEX_HOME", "COPILOT_HOME", "COPILOT_CLI", "COPILOT_ALLOW_ALL", "CURSOR_VERSION", "GEMINI_CLI_HOME"),
 )
 """What a hook hands on of its environment; hook.c and client.py have the same list (the tests hold that)."""

@@ -15,6 +15,8 @@ from rch.cli.terminal import Output, printable
 from rch.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rch.config.merged import Config
 
 
@@ -43,13 +45,17 @@ def explain(*, batch: bool, cmd: tuple[str, ...]) -> None:
 def _show(said: Output, command: str, config: Config, *, batch: bool) -> None:
     from rch.config.policy import policy_of
     from rch.intercept import explain_json, explain_text
+    from rch.project import cargo_aliases
+
+    def aliases(cwd: str) -> Mapping[str, tuple[str, ...]]:
+        return cargo_aliases(cwd, os.environ)
 
     policy = policy_of(config)
     if said.json:
-        found = explain_json(command, here(), policy, os.environ)
+        found = explain_json(command, here(), policy, os.environ, aliases=aliases)
         if batch:
             said.record(found)
         else:
             said.document(found)
         return
-    print(printable(explain_text(command, here(), policy, os.environ)))
+    print(printable(explain_text(command, here(), policy, os.environ, aliases=aliases)))

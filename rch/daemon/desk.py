@@ -51,13 +51,15 @@ from rch.project import (
     BuildState,
     ProjectSettings,
     build_project,
+    cargo_aliases,
     discover_roots,
     scan_build_dirs,
     stat_cache,
 )
 from rch.project.model import Manifest, Project, Root
 from rch.schedule.choose import Wanted, WorkerView, choose
-from rch.toolchains import FREE_COMMAND, build_argv, cores_wanted, kind_named, preflight
+from rch.toolchains import FREE_COMMAND, build_argv, cores_wanted, kind_named, preflight, rust_targets
+from rch.toolchains.cargo import expand as expand_aliases
 from rch.transfer import (
     BuildDir,
     HeldIndex,
@@ -188,7 +190,9 @@ class Desk:
         """The one decision (lessons IC-09), with the free command of a named place on top."""
         if self._stopping:
             raise NotOffloadable("rchd is stopping", code="no-daemon")
-        segment = classify_argv(order.argv, order.cwd, policy_of(config), env=order.env)
+        segment = classify_argv(
+            order.argv, order.cwd, policy_of(config), env=order.env, aliases=lambda cwd: cargo_aliases(cwd, order.env)
+        )
         if segment.verdict is Verdict.LOCAL and order.options.must_be_remote:
             return replace(segment, verdict=Verdict.OFFLOAD, kind=FREE_COMMAND, reason="", tier=4)
         if segment.verdict is Verdict.OFFLOAD and not config.enabled and not order.options.must_be_remote:
@@ -208,6 +212,8 @@ class Desk:
         """
         assert segment.kind is not None
         words = Argv(*(segment.argv or order.argv))
+        if segment.kind.name.startswith("cargo."):
+            words = Argv(*expand_aliases(words, cargo_aliases(order.cwd, order.env)))
         run = Argv(*build_argv(words, segment.kind)) if segment.kind.run_locally_after else order.argv
         if segment.kind.name != FREE_COMMAND.name:
             found = preflight.check(words, segment.kind, order.cwd, read_small, names_in)
@@ -1078,6 +1084,7 @@ def wanted_of(order: Order, kind: Kind, project: Project, config: Config, cpus: 
     return Wanted(
         slots=slots,
         tools=project.tools,
+        rust_targets=rust_targets(order.words, kind),
         pinned=order.options.worker,
         allowed=tuple(allowed),
         blocked=frozenset(config.workers.blocked),

@@ -23,6 +23,7 @@ from rch.errors import RchError, UsageError
 from rch.intercept import classify_argv, explain_json
 from rch.intercept.decision import Policy
 from rch.intercept.line import PREFIX
+from rch.project import cargo_aliases
 
 _log = structlog.get_logger("hooks")
 
@@ -42,7 +43,15 @@ class Hooks:
         """
         try:
             caller = Caller(environment(told), ancestors(pid) if pid > 0 else ())
-            found = answer(data, agent, caller, policy_of=self._policy, prefix=self.prefix(), has_shims=self._has_shims)
+            found = answer(
+                data,
+                agent,
+                caller,
+                policy_of=self._policy,
+                prefix=self.prefix(),
+                has_shims=self._has_shims,
+                aliases=lambda cwd: cargo_aliases(cwd, caller.env),
+            )
         except RchError as error:
             _log.info("hook left alone", agent=agent, why=error.one_line())
             return no_opinion(agent)
@@ -62,9 +71,9 @@ class Hooks:
             raise UsageError("env must be an object of texts", what="env")
         policy = policy_of(load_config(cwd, {"HOME": self._places.home, **env}, state_dir=self._places.state))
         if isinstance(command, str):
-            return explain_json(command, cwd, policy, env)
+            return explain_json(command, cwd, policy, env, aliases=lambda there: cargo_aliases(there, env))
         if isinstance(argv, list) and argv and all(isinstance(word, str) for word in argv):
-            found = classify_argv(argv, cwd, policy, env=env)
+            found = classify_argv(argv, cwd, policy, env=env, aliases=lambda there: cargo_aliases(there, env))
             return {
                 "argv": argv,
                 "decision": found.verdict.value,

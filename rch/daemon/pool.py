@@ -23,7 +23,7 @@ from rch.execute.local import LocalExecutor
 from rch.execute.ssh import SshExecutor
 from rch.fleet.model import Registry, Worker
 from rch.fleet.registry import load_registry, read_registry, refresh_if_stale
-from rch.fleet.toolchains import identities, shown, worker_class
+from rch.fleet.toolchains import identities, rust_targets, shown, worker_class
 from rch.paths import AbsPath
 from rch.schedule.choose import WorkerView
 
@@ -224,6 +224,7 @@ class Pool:
             tags=declared.tags,
             speed_score=float(score) if isinstance(score, (int, float)) else None,
             tools=identities(facts),
+            rust_targets=rust_targets(facts),
             tools_shown=shown(facts),
             sandbox_ok=hello.sandbox_ok if hello else True,
             sandbox_why=hello.sandbox_why if hello else "",

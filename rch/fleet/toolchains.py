@@ -4,7 +4,8 @@ The facts come from a worker and are checked as untrusted: anything odd counts a
 
 Shape in rch.fact::
 
-    "toolchains": {"rust": [{"identity", "shown", "binds": {path at the workstation: path on the worker}}, …],
+    "toolchains": {"rust": [{"identity", "shown", "binds": {path at the workstation: path on the worker},
+                             "targets": [triples whose standard library is there]}, …],
                    "c": […], "go": […], "node": […]}
 """
 
@@ -40,6 +41,18 @@ def shown(facts: Mapping[str, Any]) -> dict[str, str]:
         text = row.get("shown")
         found.setdefault(tool, []).append(text if isinstance(text, str) else row["identity"].split("\n")[0])
     return {tool: ", ".join(sorted(set(values)))[:200] for tool, values in found.items()}
+
+
+def rust_targets(facts: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """Identity of a Rust toolchain -> triples whose standard library the worker has (coverage B-7)."""
+    found: dict[str, frozenset[str]] = {}
+    for tool, row in _entries(facts):
+        targets = row.get("targets")
+        if tool == "rust" and isinstance(targets, list):
+            triples = frozenset(one for one in targets if isinstance(one, str))
+            # Where a compiler was brought twice, any of the two places may be bound.
+            found[row["identity"]] = found.get(row["identity"], triples) & triples
+    return found
 
 
 def binds(facts: Mapping[str, Any], tool: str, identity: str) -> dict[str, str]:

@@ -11,6 +11,8 @@ from rch.intercept.wordlist import SHELLS
 from rch.intercept.wrapper import program_name, unwrap
 from rch.toolchains.option import UNKNOWN
 
+_LONG = ("--login", "--norc", "--noprofile", "--posix")
+
 
 def nested_text(command: SimpleCommand, behind: Sequence[Node], text: Text) -> Text | None:
     """The text a shell is given with ``-c`` or as a quoted here-document, if each byte's place in the line is known."""
@@ -23,7 +25,7 @@ def nested_text(command: SimpleCommand, behind: Sequence[Node], text: Text) -> T
         return None
     at = _command_string(texts, unwrapped.at + 1)
     if at is None:
-        return _here_document(behind, text) if unwrapped.at + 1 == len(words) else None
+        return _here_document(behind, text) if _reads_stdin(texts[unwrapped.at + 1 :]) else None
     quoted = words[at].node
     if quoted is None:
         return None
@@ -59,7 +61,7 @@ def _command_string(texts: Sequence[str], at: int) -> int | None:
     while at < len(texts):
         word = texts[at]
         if word.startswith("--") and len(word) > 2:
-            if word not in ("--login", "--norc", "--noprofile", "--posix"):
+            if word not in _LONG:
                 return None
         elif word == "--":
             return at + 1 if commanded and at + 1 < len(texts) else None
@@ -72,8 +74,25 @@ def _command_string(texts: Sequence[str], at: int) -> int | None:
     return None
 
 
+def _reads_stdin(options: Sequence[str]) -> bool:
+    """Does a shell with these words run what it reads? ``bash``, ``bash -e``, ``bash -s -- x``; not ``bash file``."""
+    at = 0
+    asked = False
+    while at < len(options):
+        word = options[at]
+        if word not in _LONG:
+            if word[:1] not in ("-", "+") or not word[1:].isalpha():
+                return asked
+            if set(word) & set("cn"):
+                return False
+            asked = asked or ("s" in word and word[0] == "-")
+            at += word.count("o") + word.count("O")
+        at += 1
+    return True
+
+
 def _here_document(behind: Sequence[Node], text: Text) -> Text | None:
-    """The body that a shell without operands reads from stdin, when its delimiter is quoted."""
+    """The body that a shell reads from stdin, when its delimiter is quoted."""
     for redirect in behind:
         if redirect.type != "heredoc_redirect":
             continue

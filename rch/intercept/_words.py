@@ -80,7 +80,7 @@ def value_of(node: Node, text: Text) -> str:
         return _double_quoted(node, text)
     if kind == "ansi_c_string":
         return _ansi(raw(node, text)[2:-1])
-    if kind == "simple_expansion" and raw(node, text) == "$HOME":
+    if kind in ("simple_expansion", "expansion") and raw(node, text) in ("$HOME", "${HOME}"):
         return "~"
     if kind == "concatenation" or (kind == "command_name" and node.child_count > 1):
         bare = "".join(raw(child, text) for child in node.children if child.type == "word")

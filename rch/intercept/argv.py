@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
+from itertools import takewhile
 
 from rch.intercept.decision import Kind, Policy, Segment, Verdict
 from rch.intercept.switch import local_reason
@@ -14,7 +16,14 @@ from rch.toolchains import TOOLCHAINS, toolchain_of
 from rch.toolchains.option import UNKNOWN
 from rch.toolchains.rule import Build, Call, Stay
 
-_NOTHING: Mapping[str, tuple[str, ...]] = {}
+Aliases = Callable[[str], Mapping[str, tuple[str, ...]]]
+"""Directory -> cargo's aliases there (name -> words), read by the caller; asked only where a name may be one."""
+
+
+def no_aliases(_cwd: str) -> Mapping[str, tuple[str, ...]]:
+    """For callers that know of none."""
+    return {}
+
 
 KEYWORDS = tuple(dict.fromkeys((*(word for tool in TOOLCHAINS for word in tool.keywords), *UNSUPPORTED_TOOLS)))
 """Texts of which every line that calls a build tool has one; the hooks look for them before they ask anybody."""
@@ -58,8 +67,8 @@ def judge_words(
     cwd: str,
     policy: Policy,
     *,
-    env: Mapping[str, str] = _NOTHING,  # type: ignore[assignment]  # an empty mapping fits every value type
-    aliases: Mapping[str, tuple[str, ...]] = _NOTHING,
+    env: Mapping[str, str] = {},
+    aliases: Aliases = no_aliases,
     moved: bool = False,
 ) -> Judged:
     """Judge one simple command by the five tiers.
@@ -95,7 +104,10 @@ def judge_words(
         if program in UNSUPPORTED_TOOLS:
             return Judged(at, 4, "unsupported-tool", f"{program} is not supported")
         return Judged(at, 2, "not-a-build", "no build word")
-    call = Call(program, tuple(words[at + 1 :]), cwd, aliases, policy.run_tests, moved or unwrapped.moved)
+    moved = moved or unwrapped.moved
+    call = Call(
+        program, tuple(words[at + 1 :]), cwd, partial(no_aliases if moved else aliases, cwd), policy.run_tests, moved
+    )
     answer = tool.judge(call)
     if isinstance(answer, Stay):
         return Judged(at, answer.tier, answer.reason, answer.detail)
@@ -128,12 +140,11 @@ def classify_argv(
     policy: Policy,
     *,
     env: Mapping[str, str] = {},
-    aliases: Mapping[str, tuple[str, ...]] = _NOTHING,
+    aliases: Aliases = no_aliases,
 ) -> Segment:
     """Judge a command that is already split into words: shim, ``rch exec``, rchd.
 
     cwd:     absolute.        env: the caller's environment; only the RCH_ switches are read.
-    aliases: cargo's aliases for that directory (name -> words), read by the caller.
     Returns a Segment whose text is the words quoted for a shell, whose argv are the build's own words, wrappers
     removed, and whose start and end say where those lie in ``shlex.join(argv)``. Never raises.
     """
@@ -202,13 +213,18 @@ def _builds(words: Sequence[str]) -> bool:
     return tool is not None and isinstance(tool.judge(Call(program, tuple(words[1:]))), Build)
 
 
-_OWN_OPERANDS = {"perf": 1, "flock": 1, "chroot": 1}
+_OWN_OPERANDS = {
+    **dict.fromkeys(("perf", "flock", "chroot", "nix", "mise", "asdf", "faketime", "chrt"), 1),
+    **dict.fromkeys(("rustup", "direnv"), 2),  # rustup run nightly, direnv exec .
+}
 _FEEDS = frozenset({"xargs", "parallel"})
 
 
 def kept_build(words: Sequence[str]) -> str:
     """The build tool that a keeping wrapper, ``words[0]``, starts, or "": ``sudo apt-get install make`` starts none."""
     wrapper = program_name(words[0])
+    if wrapper == "find":
+        return _found_build(words)
     operands = _OWN_OPERANDS.get(wrapper, 0)
     more = (UNKNOWN,) if wrapper in _FEEDS else ()  # they add operands that only they see
     after_option = False
@@ -228,4 +244,22 @@ def kept_build(words: Sequence[str]) -> str:
             elif not after_option:
                 return ""
             after_option = False
+    return ""
+
+
+def _found_build(words: Sequence[str]) -> str:
+    """The build tool that find starts for what it finds, or ""."""
+    for at, word in enumerate(words):
+        if word not in ("-exec", "-execdir", "-ok", "-okdir"):
+            continue
+        started = [
+            UNKNOWN if "{}" in one else one for one in takewhile(lambda one: one not in (";", "+"), words[at + 1 :])
+        ]
+        if not started:
+            continue
+        name = program_name(started[0])
+        if _builds(started):
+            return name
+        if name in WRAPPERS or name in KEEPING_WRAPPERS or name in SHELLS:
+            return first_build(started[1:])
     return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rch.intercept.argv import Aliases, no_aliases
 from rch.intercept.decision import Decision, Policy, Segment, Verdict
 from rch.intercept.line import decide
 
@@ -15,7 +16,7 @@ def explain_json(
     policy: Policy,
     env: Mapping[str, str] = {},
     *,
-    aliases: Mapping[str, tuple[str, ...]] = {},
+    aliases: Aliases = no_aliases,
 ) -> dict[str, Any]:
     """The object of ``rch explain --json``: command, decision, rewritten, segments.
 
@@ -51,7 +52,7 @@ def explain_text(
     policy: Policy,
     env: Mapping[str, str] = {},
     *,
-    aliases: Mapping[str, tuple[str, ...]] = {},
+    aliases: Aliases = no_aliases,
 ) -> str:
     """The same for people: the line with its builds in brackets, one line per segment, the rewritten line."""
     decision = decide(command, cwd, policy, env, aliases=aliases)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rch.intercept._words import SimpleCommand
-from rch.intercept.argv import first_build, judge_words, might_build
+from rch.intercept.argv import Aliases, first_build, judge_words, might_build, no_aliases
 from rch.intercept.decision import Decision, Policy, Segment, Verdict
 from rch.intercept.shell import Line, read_line
 from rch.intercept.wordlist import REJECT_PREFIXES, SHELLS
@@ -27,7 +27,7 @@ def decide(
     policy: Policy,
     env: Mapping[str, str] = {},
     *,
-    aliases: Mapping[str, tuple[str, ...]] = {},
+    aliases: Aliases = no_aliases,
     prefix: str = PREFIX,
 ) -> Decision:
     """Judge a whole shell line and rewrite its builds.
@@ -35,7 +35,7 @@ def decide(
     command: as the agent wrote it; bytes are UTF-8, anything else in them makes the line local.
     cwd:     absolute directory in which the line starts.
     env:     the caller's environment; only the RCH_ switches are read.
-    aliases: cargo's aliases there (name -> words), read by the caller.
+    aliases: answers cargo's aliases in a directory.
     prefix:  what goes before a build; ends in a blank and needs no quoting anywhere.
     Never raises for any command; ValueError for a prefix that would need quoting.
     """
@@ -101,7 +101,7 @@ def _segment(
     cwd: str,
     policy: Policy,
     env: Mapping[str, str],
-    aliases: Mapping[str, tuple[str, ...]],
+    aliases: Aliases,
 ) -> Segment:
     words = [word.text for word in command.words]
     there, moved = _follow(cwd, command.moves)

@@ -51,7 +51,8 @@ UNSUPPORTED_TOOLS: frozenset[str] = frozenset({"bazel", "bazelisk"})
 KEEPING_WRAPPERS: frozenset[str] = word_set(
     "sudo doas su strace ltrace perf valgrind gdb lldb rr script unshare chroot runuser fakeroot xargs parallel watch "
     "entr ccache sccache distcc icecc bear scan-build intercept-build hyperfine flock setsid systemd-run docker podman "
-    "firejail bwrap"
+    "firejail bwrap find rustup unbuffer direnv nix nix-shell mise asdf catchsegv torsocks proot faketime chrt prlimit "
+    "nsenter"
 )
 """Programs behind which a build stays here: root's files, a trace of our client, a command line we do not see."""
 

@@ -16,6 +16,7 @@
 
 from rch.project.build import build_project
 from rch.project.builddirs import BuildState, scan_build_dirs
+from rch.project.cargo import cargo_aliases
 from rch.project.environment import job_environment
 from rch.project.gitdir import Overlay, git_overlay
 from rch.project.manifest import take_manifest, tree_digest
@@ -41,6 +42,7 @@ __all__ = [
     "Tool",
     "ToolIdentity",
     "build_project",
+    "cargo_aliases",
     "cargo_cache_files",
     "discover_roots",
     "fetch_step",

@@ -317,6 +317,34 @@ def read_config(cwd: str, env: Mapping[str, str], words: tuple[str, ...] = ()) -
         else:
             path = os.path.realpath(os.path.join(cwd, word))
             found += _with_includes(path, os.path.dirname(path))
+    for path, base in config_files(cwd, env):
+        found += _with_includes(path, base)
+    return CargoConfig(
+        files=tuple(dict.fromkeys(AbsPath(path) for path, _, _ in found if path)),
+        target_dir=_first_path(found, "target-dir"),
+        build_dir=_first_path(found, "build-dir"),
+        paths=tuple(dict.fromkeys(AbsPath(path) for path in _config_paths(found))),
+    )
+
+
+def cargo_aliases(cwd: str, env: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Name -> words of every ``[alias]`` that cargo would know in *cwd*; {} where its configuration cannot be read."""
+    found: dict[str, tuple[str, ...]] = {}
+    try:
+        for path, base in config_files(os.path.realpath(cwd), env):
+            for _, content, _ in _with_includes(path, base):
+                for name, meant in _table(content.get("alias")).items():
+                    words = meant.split() if isinstance(meant, str) else meant
+                    if isinstance(words, list) and all(isinstance(word, str) for word in words):
+                        found.setdefault(name, tuple(words))
+    except NotOffloadable:
+        return {}
+    # A variable beats the files; such a name is cargo's to expand.
+    return {name: words for name, words in found.items() if f"CARGO_ALIAS_{name.upper().replace('-', '_')}" not in env}
+
+
+def config_files(cwd: str, env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The configuration files for *cwd* (real), nearest first, each with the directory of its relative paths."""
     seen: set[str] = set()
     directory = cwd
     homes = []
@@ -333,14 +361,8 @@ def read_config(cwd: str, env: Mapping[str, str], words: tuple[str, ...] = ()) -
             if os.path.isfile(path):
                 if os.path.realpath(path) not in seen:
                     seen.add(os.path.realpath(path))
-                    found += _with_includes(path, os.path.dirname(home))
+                    yield path, os.path.dirname(home)
                 break
-    return CargoConfig(
-        files=tuple(dict.fromkeys(AbsPath(path) for path, _, _ in found if path)),
-        target_dir=_first_path(found, "target-dir"),
-        build_dir=_first_path(found, "build-dir"),
-        paths=tuple(dict.fromkeys(AbsPath(path) for path in _config_paths(found))),
-    )
 
 
 def _with_includes(path: str, base: str, depth: int = 0) -> list[tuple[str, Mapping[str, Any], str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rch.project.model import ToolIdentity
+from rch.project.model import Tool, ToolIdentity
 
 CLOCK_LIMIT_NS = 1_000_000_000
 """A worker's clock may differ by 1 s, and move by 1 s between two jobs of a tree (lessons PM-04)."""
@@ -20,6 +20,7 @@ class WorkerView:
     """What the choice knows of one worker; a snapshot.
 
     tools:        tool name -> identities present there.
+    rust_targets: identity of a Rust toolchain -> triples whose standard library it has there.
     worker_class: distribution, release and architecture, e.g. "debian-12-x86_64".
     clock_ns:     offset against this machine; clock_then_ns: at this tree's last job there, None if there was none.
     """
@@ -33,6 +34,7 @@ class WorkerView:
     tags: tuple[str, ...] = ()
     speed_score: float | None = None
     tools: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    rust_targets: Mapping[str, frozenset[str]] = field(default_factory=dict)
     tools_shown: Mapping[str, str] = field(default_factory=dict)
     sandbox_ok: bool = True
     sandbox_why: str = ""
@@ -46,6 +48,7 @@ class WorkerView:
 class Wanted:
     """What a command asks of a worker.
 
+    rust_targets: triples whose standard library the build needs (coverage B-7).
     pinned:  the one worker named by --worker or --on; beats every restriction but health and toolchain.
     allowed: restrictions that must all hold; each is a set of names or tags.
     tags:    "a,b" both tags, "!a" without it (checklist A12).
@@ -53,6 +56,7 @@ class Wanted:
 
     slots: int = 1
     tools: tuple[ToolIdentity, ...] = ()
+    rust_targets: tuple[str, ...] = ()
     pinned: str = ""
     allowed: tuple[frozenset[str], ...] = ()
     blocked: frozenset[str] = frozenset()
@@ -132,6 +136,10 @@ def refuse(wanted: Wanted, view: WorkerView) -> tuple[str, str] | None:
             if there == tool.shown:  # the same version: the packages of headers and libraries differ, or the program
                 return "toolchain-mismatch", f"has other packages or another build of {there} than this machine"
             return "toolchain-mismatch", f"has {there}, this machine {tool.shown}"
+        if tool.tool is Tool.RUST:
+            lacking = [t for t in wanted.rust_targets if t not in view.rust_targets.get(tool.identity, ())]
+            if lacking:
+                return "capability-missing", f"has no standard library of {', '.join(lacking)} for {tool.shown}"
     if wanted.returns_files:
         if abs(view.clock_ns) > CLOCK_LIMIT_NS:
             side = "ahead" if view.clock_ns > 0 else "behind"

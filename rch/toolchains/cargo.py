@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rch.intercept.decision import Kind, Products
 from rch.toolchains.option import UNKNOWN, Options, Reading, positive_int, word_set
@@ -168,9 +168,11 @@ def _judge(call: Call, words: Sequence[str], expanded: frozenset[str]) -> Judgem
     name, *rest = leading.operands
     if UNKNOWN in name:
         return no_build("which cargo command runs is not known before the shell runs it")
-    if name in call.aliases and name not in _TABLES and name not in expanded:
-        return _judge(call, (*call.aliases[name], *rest), expanded | {name})
     name = _SHORT.get(name, name)
+    if name not in _TABLES and name not in expanded:
+        meant = call.aliases().get(name)
+        if meant is not None:
+            return _judge(call, (*meant, *rest), expanded | {name})
     if name in NEVER:
         return never(f"cargo {name} {NEVER[name]}")
     if name not in _TABLES:
@@ -243,8 +245,11 @@ def options_of(argv: Sequence[str]) -> Reading | None:
 
 
 def targets(argv: Sequence[str]) -> tuple[str, ...]:
-    """The values of ``--target``."""
-    return _COMMON.read([word for word in argv[1:] if not word.startswith("+")]).values("--target")
+    """The values of ``--target``; none where ``-Z build-std`` makes the standard library, or a file describes T."""
+    reading = _COMMON.read([word for word in argv[1:] if not word.startswith("+")])
+    if any(value.startswith("build-std") for value in reading.values("-Z")):
+        return ()
+    return tuple(value for value in reading.values("--target") if not value.endswith(".json"))
 
 
 def build_argv(argv: Sequence[str], kind: Kind) -> tuple[str, ...]:
@@ -271,7 +276,7 @@ def build_argv(argv: Sequence[str], kind: Kind) -> tuple[str, ...]:
     return (*argv[: name_at + 1], *kept, "--no-run")
 
 
-def expand(argv: Sequence[str], aliases: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+def expand(argv: Sequence[str], aliases: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """*argv* with cargo's own aliases replaced, so that options can be read from it."""
     seen: set[str] = set()
     while True:

@@ -17,14 +17,14 @@ class Call:
     program: base name of the command word ("gcc-12"), ``./gradlew`` and the like as typed.
     words:   everything after it.
     cwd:     absolute; where the line has gone before, as far as it says so.
-    aliases: cargo's aliases, read by the caller.
+    aliases: answers cargo's aliases there (name -> words); asked for a name that cargo itself does not have.
     moved:   the line went to a directory that it does not name: relative paths say nothing.
     """
 
     program: str
     words: tuple[str, ...]
     cwd: str = "/"
-    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    aliases: Callable[[], Mapping[str, tuple[str, ...]]] = dict
     run_tests: str = "remote"
     moved: bool = False
 

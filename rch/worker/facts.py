@@ -99,6 +99,8 @@ def toolchains(cache: Cache) -> Dict[str, List[Dict[str, Any]]]:
         if said and said not in [row["identity"] for row in rust]:
             sysroot = os.path.dirname(os.path.dirname(os.path.realpath(place)))
             rust.append({"identity": said, "shown": said.split("\n")[0], "sysroot": sysroot, "binds": {}})
+    for row in rust:
+        row["targets"] = rust_targets_in(str(row["binds"].get(row.get("sysroot"), row.get("sysroot"))))
     if rust:
         found["rust"] = rust
     c = c_identity(_SYSTEM_PATH)
@@ -108,6 +110,12 @@ def toolchains(cache: Cache) -> Dict[str, List[Dict[str, Any]]]:
     if go is not None:
         found["go"] = [go]
     return found
+
+
+def rust_targets_in(sysroot: str) -> List[str]:
+    """The triples whose standard library lies below *sysroot*."""
+    found = glob.glob(os.path.join(glob.escape(sysroot), "lib", "rustlib", "*", "lib", "libcore-*.rlib"))
+    return sorted({path.split(os.sep)[-3] for path in found})
 
 
 def _written_rust(cache: Cache) -> List[Dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rch.fleet.toolchains import binds, identities, shown, worker_class
+from rch.fleet.toolchains import binds, identities, rust_targets, shown, worker_class
 
 FACTS = {
     "machine": "x86_64",
@@ -29,6 +29,10 @@ class TestToolchains:
     def test_without_binds_lie_at_the_same_path(self):
         assert binds(FACTS, "c", "gcc 12") == {}
         assert binds(FACTS, "rust", "rustc 9") == {}
+
+    def test_b_07_of_one_compiler_at_two_places_have_the_targets_of_both(self):
+        rows = [{"identity": "r", "targets": ["a", "b", 3]}, {"identity": "r", "targets": ["b", "c"]}]
+        assert rust_targets({"toolchains": {"rust": [*rows, {"identity": "s"}]}}) == {"r": frozenset({"b"})}
 
     def test_are_shown_in_short(self):
         assert shown(FACTS) == {"rust": "rustc 1, rustc 2", "c": "gcc 12"}

@@ -335,7 +335,8 @@ class TestThePolicy:
     def test_aliases_of_cargo_are_looked_up(self) -> None:
         aliases = {"ship": ("build", "--release"), "lint": ("clippy", "--fix"), "loop": ("loop",)}
         reasons = [
-            one.reason for one in decide("cargo ship; cargo lint; cargo loop", CWD, POLICY, aliases=aliases).segments
+            one.reason
+            for one in decide("cargo ship; cargo lint; cargo loop", CWD, POLICY, aliases=lambda _: aliases).segments
         ]
         assert reasons == ["", "never-intercept", "not-a-build"]
 

@@ -49,6 +49,16 @@ class TestOneReasonPerWorker:
         assert "rustc 1.94.1" in text
         assert "rustc 1.95.0" in text
 
+    def test_b_07_a_target_needs_its_standard_library_beside_the_same_compiler(self):
+        wanted = Wanted(tools=(RUST,), rust_targets=("wasm32-unknown-unknown",))
+        other = {"rustc 1.94": frozenset({"wasm32-unknown-unknown"})}
+        for there in ({}, {RUST.identity: frozenset({"x86_64-unknown-linux-gnu"})}, other):
+            code, text = self.refusal(replace(CSS, rust_targets=there), wanted)
+            assert code == "capability-missing"
+            assert "wasm32-unknown-unknown" in text
+        able = replace(YTO, rust_targets={RUST.identity: frozenset({"wasm32-unknown-unknown"})})
+        assert names(choose(wanted, [CSS, able])) == ["yto"]
+
     def test_te_02_a_command_without_toolchain_needs_none(self):
         assert names(choose(Wanted(), [replace(CSS, tools={})])) == ["css"]
 

@@ -104,6 +104,12 @@ def test_b_07_target_triples_are_requirements() -> None:
     assert rust_targets(("make", "--target", "t"), kind_named("make")) == ()
 
 
+def test_b_07_a_standard_library_that_the_build_makes_itself_is_none() -> None:
+    build = kind_named("cargo.build")
+    assert rust_targets(("cargo", "build", "-Zbuild-std=core", "--target", "t"), build) == ()
+    assert rust_targets(("cargo", "build", "--target", "mine.json"), build) == ()
+
+
 def test_ex_07_only_builds_and_checks_are_repeated() -> None:
     repeatable = {kind.name for tool in TOOLCHAINS for kind in tool.kinds if kind.repeatable}
     assert not {name for name in repeatable if name.endswith((".test", ".bench", ".nextest")) or name == "ctest"}

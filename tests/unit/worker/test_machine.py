@@ -12,7 +12,7 @@ import pytest
 from rch.testing.worker_process import WorkerRefused
 from rch.testing.worker_root import WorkerRoot, new_job
 from rch.testing.worker_root import file_item as f
-from rch.worker import _identity
+from rch.worker import _identity, facts
 from rch.worker._cgroup import memory_group
 from rch.worker.identity import c_identity, rust_identity
 
@@ -321,3 +321,12 @@ class TestIdentity:
             timeout=60,
         )
         assert "from rch.worker.identity import c_identity" in done.stdout
+
+
+def test_b_07_a_rust_toolchain_tells_which_standard_libraries_it_has(tmp_path):
+    for triple in ("x86_64-unknown-linux-gnu", "wasm32-unknown-unknown"):
+        place = tmp_path / "lib" / "rustlib" / triple / "lib"
+        place.mkdir(parents=True)
+        (place / "libcore-0123.rlib").write_bytes(b"")
+    (tmp_path / "lib" / "rustlib" / "thumbv6m-none-eabi" / "lib").mkdir(parents=True)
+    assert facts.rust_targets_in(str(tmp_path)) == ["wasm32-unknown-unknown", "x86_64-unknown-linux-gnu"]
