@@ -13,6 +13,7 @@ Addresses that this machine can reach need a bridge, and a bridge needs root: wi
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import ipaddress
 import json
@@ -247,9 +248,11 @@ class ContainerLab:
                 self._write_inventory()
                 if not with_roles:
                     return None
-                return provision(
+                recap = provision(
                     self.inventory, scratch=self.directory, state_dir=self.state_dir, playbook=playbook, timeout_s=1500
                 )
+                self._keep_packages()
+                return recap
             except BaseException:
                 if fresh:
                     self._remove(keep=("ansible",))
@@ -366,8 +369,7 @@ class ContainerLab:
             # address this machine would talk to the old one until its entry expires (38 s were measured).
             address = str(subnet[10 + number])
             hardware = ":".join(("02", *(self._id[at : at + 2] for at in range(0, 8, 2)), f"{number:02x}"))
-            debs = os.path.join(self.cache_dir, "debs", name)
-            os.makedirs(os.path.join(debs, "partial"), exist_ok=True)
+            debs = self._lend_packages(name)
             self.podman.run(
                 *("run", "--detach", "--name", container, "--hostname", name),
                 *("--network", self._network(), "--ip", address, "--mac-address", hardware),
@@ -377,7 +379,6 @@ class ContainerLab:
                 # namespace of one's own, and a job carries the caller's host name.
                 *("--security-opt", "seccomp=unconfined"),
                 *(("--cpus", str(self._cpus)) if self._cpus is not None else ()),
-                # What apt downloads is kept for the next lab: these are the only bytes that a lab leaves behind.
                 *("--volume", f"{debs}:/var/cache/apt/archives"),
                 *(word for path in TWIN_PLACES if self._twin for word in ("--volume", f"{path}:{path}:ro")),
                 *(image, "/bin/sh", "-c", _INIT),
@@ -419,6 +420,7 @@ class ContainerLab:
 
     def _remove(self, keep: Sequence[str] = ()) -> None:
         stop_daemons(self.directory)
+        self._keep_packages()
         if self._id:
             # Also what a killed up() had not yet written down: everything of this lab carries its id in its name.
             listed = self.podman.run("ps", "--all", "--quiet", "--filter", f"name=^{self._network()}-", check=False)
@@ -435,6 +437,25 @@ class ContainerLab:
         with contextlib.suppress(OSError):  # not empty: something was to be kept
             os.rmdir(self.directory)
 
+    # --- what apt downloads ---
+
+    def _lend_packages(self, name: str) -> str:
+        """A download directory of its own for worker *name*, with everything that earlier labs downloaded in it.
+
+        Of its own, because apt locks it: two labs that shared one would refuse each other.
+        """
+        own = os.path.join(self.directory, "debs", name)
+        os.makedirs(os.path.join(own, "partial"), exist_ok=True)
+        _link_packages(os.path.join(self.cache_dir, "debs"), own)
+        return own
+
+    def _keep_packages(self) -> None:
+        """What was downloaded is kept for the next lab: these are the only bytes that a lab leaves behind."""
+        kept = os.path.join(self.cache_dir, "debs")
+        os.makedirs(kept, exist_ok=True)
+        for name in self.workers:
+            _link_packages(os.path.join(self.directory, "debs", name), kept)
+
     # --- the base image ---
 
     def image(self) -> str:
@@ -449,6 +470,25 @@ class ContainerLab:
                 _bootstrap(archive)
             self.podman.run("import", archive, image, timeout_s=600)
         return image
+
+
+def _link_packages(source: str, target: str) -> None:
+    """Put every package file of *source* that *target* lacks there too: a second name, or a copy on another disk."""
+    if not os.path.isdir(source):
+        return
+    for name in os.listdir(source):
+        new = os.path.join(target, name)
+        if not name.endswith(".deb") or os.path.exists(new):
+            continue
+        with contextlib.suppress(FileExistsError, FileNotFoundError):  # another lab did, or took its own away
+            try:
+                os.link(os.path.join(source, name), new)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                beside = f"{new}.{os.getpid()}"
+                shutil.copy2(os.path.join(source, name), beside)
+                os.replace(beside, new)
 
 
 def default_cache_dir() -> str:

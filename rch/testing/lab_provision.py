@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from rch.errors import RchError, ToolMissing
+from rch.testing.lab_processes import descendants, stop
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -141,18 +140,17 @@ def _run(command: list[str], environment: dict[str, str], log: BinaryIO, timeout
     except subprocess.TimeoutExpired:
         return 124
     finally:
-        # Also when we are interrupted: Ansible's forks would go on otherwise.
+        # Also when we are interrupted: Ansible's forks, which have sessions of their own, would go on otherwise.
         if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            stop({process.pid} | descendants([process.pid]), grace_s=0)
             process.wait(10)
 
 
 def _first_fault(output: str) -> str:
-    """The first line in which Ansible says what is wrong, shortened."""
+    """The first line in which Ansible says what is wrong, shortened in the middle: a module's own words come last."""
     for line in output.splitlines():
         if line.startswith(("fatal:", "ERROR!", "[ERROR]", "failed:")):
-            return line[:300]
+            return line if len(line) <= 500 else f"{line[:200]} … {line[-300:]}"
     return "and no line says why"
 
 

@@ -57,7 +57,7 @@ def rsync_of(state):
 
 def cut_during(state, worker):
     """Power off while a bulk transfer is under way: it waits until the power is off, however long that takes."""
-    until(lambda: rchd_pid(state) and rsync_of(state), "the transfer is under way", timeout_s=30)
+    until(lambda: rchd_pid(state) and rsync_of(state), "the transfer is under way", timeout_s=90)
     for number in (signal.SIGSTOP, signal.SIGCONT):
         for pid in rsync_of(state):
             os.kill(pid, number)
@@ -229,10 +229,13 @@ class TestTheWorkersDiskIsFull:
     def test_for_the_products_and_what_the_build_says_of_it_is_never_lost_in_silence(self, rch_state, cache, project):
         script = "head -c 100000000 /dev/zero >product; status=$?; echo status $status; exit $status"
         done = rch_state.exec("sh", "-c", script, cwd=project, options=("--worker", "lab1"))
-        assert done.returncode == 103, done.stderr  # no room for the log either
-        (line,) = done.stderr.decode().splitlines()
-        assert line.startswith("rch: error[JobLost] lab1: the log could not be written (No space left"), line
-        assert not (project / "product").exists()
+        if done.returncode == 1:  # its few words of log found room after all: then the build says it itself
+            assert (done.stdout, b"No space left" in done.stderr) == (b"status 1\n", True), done.stderr
+        else:
+            assert done.returncode == 103, done.stderr
+            (line,) = done.stderr.decode().splitlines()
+            assert line.startswith("rch: error[JobLost] lab1: the log could not be written (No space left"), line
+            assert not (project / "product").exists()
         until(lambda: not slots_of(rch_state, cache), "every slot is free")
         done = rch_state.exec("sh", "-c", "rm -f product; echo ok", cwd=project, options=("--worker", "lab1"))
         assert (done.returncode, done.stdout) == (0, b"ok\n"), done.stderr

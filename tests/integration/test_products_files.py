@@ -168,7 +168,7 @@ class TestLarge:
                 assert file.read(1 << 20) == block[number:] + block[:number]
             assert not file.read()
         assert not (project / "large").exists()
-        sent_out(rch_state, "make", "-s", "-n", cwd=str(project))
+        sent_out(rch_state, "make", "-s", "-n", cwd=str(project), options=("--require-remote",))
         newest = job(rch_state)
         assert (newest["pushed"]["files"], newest["returned"]["files"]) == (0, 0)
 
@@ -185,7 +185,7 @@ class TestLarge:
         assert seen.split()[1] == here.stdout.decode().split()[1]
         assert not (project / "d7").exists()
         assert len(os.listdir(project / "out")) == 50
-        sent_out(rch_state, "make", "-s", "-n", cwd=str(project))
+        sent_out(rch_state, "make", "-s", "-n", cwd=str(project), options=("--require-remote",))
         newest = job(rch_state)
         assert (newest["pushed"]["files"], newest["pushed"]["processes"]) == (0, 0)
 

@@ -140,18 +140,21 @@ class TestCiRun:
         (tmp_path / "dev").chmod(0o755)
         return run(".ci/run", cwd=tmp_path)
 
-    def test_looks_once_more_at_a_handful_of_failures_and_names_them(self, tmp_path):
-        first = ("FAILED tests/x.py::test_race - no\\n=== 1 failed, 2 passed in 0.1s ===\\n", 1)
+    @pytest.mark.parametrize("closing", ["1 failed, 2 passed", "2 passed, 1 error", "1 failed, 2 passed, 19 errors"])
+    def test_looks_once_more_at_a_handful_of_failures_and_names_them(self, tmp_path, closing):
+        kind = "FAILED" if "failed" in closing else "ERROR"
+        first = (f"{kind} tests/x.py::test_race - no\\n=== {closing} in 0.1s ===\\n", 1)
         done = self.fake(tmp_path, first, ("=== 1 passed in 0.1s ===\\n", 0))
         assert done.returncode == 0
         assert "tests/x.py::test_race" in done.stdout.splitlines()
-        assert "ci: first run: === 1 failed, 2 passed in 0.1s ===" in done.stdout
+        assert f"ci: first run: === {closing} in 0.1s ===" in done.stdout
 
     @pytest.mark.parametrize(
         "first",
         [
             ("=== 21 failed, 2 passed in 0.1s ===\\n", 1),
-            ("=== 1 failed, 2 passed, 1 error in 0.1s ===\\n", 1),
+            ("=== 20 failed, 2 passed, 1 error in 0.1s ===\\n", 1),
+            ("=== 2 passed, 21 errors in 0.1s ===\\n", 1),
             ("dev: lint failed: mypy\\n=== 1 failed, 2 passed in 0.1s ===\\n", 1),
         ],
     )
