@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from rch.fleet.toolchains import binds
+from rch.fleet.toolchains import binds, search_path
 from rch.intercept.decision import Kind
 from rch.order import Order
 from rch.project.model import Project
@@ -35,7 +35,10 @@ def job_spec(
     user = _name(lambda: pwd.getpwuid(order.uid).pw_name, f"u{order.uid}")
     group = _name(lambda: grp.getgrgid(order.gid).gr_name, f"g{order.gid}")
     mounted = []
+    env = dict(project.env)
     for tool in project.tools:
+        known = env.get("PATH", "").split(":")
+        env["PATH"] = ":".join(dict.fromkeys([*known, *search_path(facts, tool.tool.value, tool.identity)]))
         table = binds(facts, tool.tool.value, tool.identity)
         # What the facts do not map lies at the same path on the worker (a distribution's own compiler).
         mounted += [{"source": table[p], "path": p, "mode": "ro"} for p in sorted(table)]
@@ -46,7 +49,7 @@ def job_spec(
         "id": job_id,
         "argv": list(order.run),
         "cwd": project.cwd,
-        "env": dict(project.env),
+        "env": env,
         "roots": [{"key": r.key, "path": p, "mode": "rw"} for r in project.roots for p in (r.path, *r.aliases)],
         "binds": mounted,
         "files": files,
@@ -69,6 +72,7 @@ def job_spec(
         "timeout_s": timeout_s,
         "memory_bytes": memory_bytes,
         "cargo_home": project.cargo_home,
+        "module_cache": project.module_cache,
         "fetch": [
             {"argv": list(argv), "timeout_s": FETCH_TIMEOUT_S, "stamp": project.fetch_stamp} for argv in project.fetch
         ],

@@ -5,8 +5,11 @@ The facts come from a worker and are checked as untrusted: anything odd counts a
 Shape in rch.fact::
 
     "toolchains": {"rust": [{"identity", "shown", "binds": {path at the workstation: path on the worker},
+                             "path": directory behind the caller's PATH, "name", "components",
                              "targets": [triples whose standard library is there]}, …],
                    "c": […], "go": […], "node": […]}
+
+``path`` may be missing; ``name``, ``components`` and ``targets`` are Rust's.
 """
 
 from __future__ import annotations
@@ -68,6 +71,12 @@ def binds(facts: Mapping[str, Any], tool: str, identity: str) -> dict[str, str]:
                 if isinstance(k, str) and isinstance(v, str) and k.startswith("/") and v.startswith("/")
             )
     return found
+
+
+def search_path(facts: Mapping[str, Any], tool: str, identity: str) -> tuple[str, ...]:
+    """Directories (as the job sees them) that go behind the caller's PATH, so that the tool is found there."""
+    paths = [row.get("path") for name, row in _entries(facts) if name == tool and row["identity"] == identity]
+    return tuple(dict.fromkeys(p for p in paths if isinstance(p, str) and p.startswith("/") and ":" not in p))
 
 
 def worker_class(facts: Mapping[str, Any]) -> str:

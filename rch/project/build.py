@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from rch.errors import NotOffloadable
 from rch.intercept.decision import Kind
-from rch.paths import AbsPath
+from rch.paths import AbsPath, Argv
+from rch.project import golang
 from rch.project._memory import uncollected
 from rch.project.arguments import family, named_places
 from rch.project.cargo import cargo_home
@@ -17,7 +19,7 @@ from rch.project.gitdir import git_overlay
 from rch.project.links import LinkRecord, outward_links
 from rch.project.listing import list_root
 from rch.project.manifest import manifest_of
-from rch.project.model import Manifest, Project, Root
+from rch.project.model import ExtraFile, Manifest, Project, Root, ToolIdentity
 from rch.project.registry import cargo_cache_files, fetch_stamp, fetch_step
 from rch.project.roots import Discovery, discover_roots
 from rch.project.settings import ManifestRules, ProjectSettings
@@ -60,12 +62,14 @@ def build_project(
         writable=[root.real for root in found.roots] + [os.path.realpath(cwd)],
     )
     tool = family(kind)
-    lock = AbsPath(os.path.join(found.cargo.root, "Cargo.lock")) if found.cargo else None
+    lock = _lock(found) if found.cargo else None
     files = list(found.extra_files)
     if "rust" in kind.tools:
         files += extra_files([os.path.join(rustup_home(env), "settings.toml")])
-    job_env = job_environment(kind, env, settings.execution_env, cwd=found.cwd)
-    fetch = fetch_step(argv, lock) if lock else ()
+    given = {**env, **golang.go_settings(env)} if found.go else env
+    job_env = job_environment(kind, given, settings.execution_env, cwd=found.cwd)
+    fetch, stamp = _fetch(argv, found, manifests, tools, files, job_env)
+    modules = golang.module_cache(env) if found.go else None
     return Project(
         roots=found.roots,
         cwd=found.cwd,
@@ -76,10 +80,36 @@ def build_project(
         extra_files=tuple(files),
         env=job_env,
         fetch=fetch,
-        fetch_stamp=fetch_stamp(fetch, lock, found.roots, manifests, tools, files, job_env) if lock and fetch else "",
+        fetch_stamp=stamp,
         cargo_home=cargo_home(env) if tool in ("cargo", "make", "ninja") else None,
         cache_files=cargo_cache_files(main, env, lock) if lock else (),
+        module_cache=modules,
+        module_files=golang.module_files(found.go, modules) if found.go and modules else (),
     )
+
+
+def _fetch(
+    argv: Sequence[str],
+    found: Discovery,
+    manifests: Mapping[str, Manifest],
+    tools: Sequence[ToolIdentity],
+    files: Sequence[ExtraFile],
+    env: Mapping[str, str],
+) -> tuple[tuple[Argv, ...], str]:
+    """The kind's fetch step and the digest of all that decides what it brings."""
+    if found.cargo:
+        lock = _lock(found)
+        steps = fetch_step(argv, lock)
+        return steps, fetch_stamp(steps, lock, found.roots, manifests, tools, files, env) if steps else ""
+    if found.go:
+        steps = golang.fetch_step(found.go, argv)
+        return steps, golang.fetch_stamp(steps, found.roots, manifests, tools, env)
+    return (), ""
+
+
+def _lock(found: Discovery) -> AbsPath:
+    assert found.cargo is not None
+    return AbsPath(os.path.join(found.cargo.root, "Cargo.lock"))
 
 
 def _manifest(
@@ -93,6 +123,7 @@ def _manifest(
     rehash: bool,
 ) -> Manifest:
     rules = ManifestRules.of(settings, required=found.required.get(root.key, ()))
+    rules = dataclasses.replace(rules, force_include=(*rules.force_include, *found.installed))
     cache = stat_cache(state_dir, root.key)
     with uncollected(), cache.loading():
         listing = list_root(root.real, rules, ignored_inputs=kind.ignored_inputs, build_dirs=root.build_dirs, also=also)

@@ -32,7 +32,7 @@ _MAKE = (
     "MAKEFLAGS MFLAGS MAKELEVEL MAKEFILES MAKE GNUMAKEFLAGS MAKEOVERRIDES ARCH CROSS_COMPILE KBUILD_* O DESTDIR DEB_*"
 )
 _CMAKE = "CMAKE_* CTEST_* NINJA_STATUS CLICOLOR_FORCE GTEST_* MESON_* NINJA* BOOST_ROOT Qt5_DIR Qt6_DIR"
-_GO = "GO* CGO_*"
+_GO = "GO* CGO_* XDG_CACHE_HOME"
 _NODE = "NODE_* npm_config_* NPM_CONFIG_* BUN_* YARN_* PNPM_* TS_NODE_* VITE_* NEXT_* JEST_* TSC_* BABEL_ENV"
 _PYTHON = "PYTHON* PYTEST_* HYPOTHESIS_* COVERAGE_* TOX_* VIRTUAL_ENV"
 _JAVA = "JAVA_HOME JAVA_OPTS JAVA_TOOL_OPTIONS GRADLE_* MAVEN_* M2_HOME JDK_HOME"
@@ -101,6 +101,9 @@ def job_environment(
         if name in found:
             found[name] = without_jobserver(found[name])
     found.pop("CARGO_MAKEFLAGS", None)  # cargo makes it anew for its build scripts; the caller's job server is here
+    if _NODE in patterns:
+        # npm asks once a week whether there is a newer one and remembers that in HOME, which a job has empty.
+        found.setdefault("npm_config_update_notifier", "false")
     if "PATH" in found:
         found["PATH"] = path_without_shims(found["PATH"])
     if cwd:

@@ -92,6 +92,7 @@ class Project:
     fetch_stamp: digest of all that decides what the fetch step brings; "" when that is not known here.
     env:   the environment the job gets (the kind's rule applied), complete, PATH and HOME included.
     cache_files: CARGO_HOME-relative registry/git files that this command needs and this machine has.
+    module_cache, module_files: the same for GOMODCACHE.
     """
 
     roots: tuple[Root, ...]
@@ -106,6 +107,8 @@ class Project:
     cargo_home: AbsPath | None = None
     cache_files: tuple[RelPath, ...] = ()
     fetch_stamp: str = ""
+    module_cache: AbsPath | None = None
+    module_files: tuple[RelPath, ...] = ()
 
     @property
     def digest(self) -> str:

@@ -18,6 +18,7 @@ from rch.project._git import checkout_above
 from rch.project.arguments import NamedPlaces, family, named_places
 from rch.project.cargo import CargoLayout, cargo_layout, find_manifest
 from rch.project.extra import extra_files
+from rch.project.golang import GoLayout, build_cache, build_dirs, go_layout
 from rch.project.links import LinkRecord, directories_behind, outward_links
 from rch.project.listing import list_root
 from rch.project.mentions import configured_sources, makefile_places
@@ -29,6 +30,7 @@ _MARKERS = (
     "Makefile", "makefile", "GNUmakefile", "CMakeLists.txt", "meson.build", "go.mod", "build.ninja", "package.json",
 )  # fmt: skip
 _MAX_ROOTS = 16
+_NODE = ("npm", "pnpm", "yarn", "bun", "tsc")
 _PATH_VARIABLES = ("O", "DESTDIR", "BUILDDIR", "BUILD_DIR", "OUT", "OUTDIR", "OUT_DIR", "OBJDIR", "builddir", "prefix")
 
 
@@ -40,7 +42,8 @@ class Discovery:
     cwd:         the directory in which the job starts; below one of the roots, or a directory every job has.
     extra_files: configuration and toolchain files outside the roots that the tool will read.
     required:    per root key: paths below it that belong to the manifest even if git ignores them.
-    cargo:       layout of the cargo workspace, for kinds of cargo.
+    cargo:       layout of the cargo workspace, for kinds of cargo. go: modules, for kinds of go.
+    installed:   gitignore patterns of dependencies that lie in the tree, ignored, and are inputs (``node_modules``).
     directory:   where the tool works (cwd, or what ``-C`` says), real.
     """
 
@@ -50,6 +53,8 @@ class Discovery:
     extra_files: tuple[ExtraFile, ...] = ()
     required: Mapping[str, tuple[RelPath, ...]] = field(default_factory=dict)
     cargo: CargoLayout | None = None
+    go: GoLayout | None = None
+    installed: tuple[str, ...] = ()
 
     def root_of(self, real: str) -> Root | None:
         """The root that the real path *real* lies in."""
@@ -102,6 +107,9 @@ class _Search:
         self._directory = cwd
         self._roots: list[str] = []
         self._cargo: CargoLayout | None = None
+        self._go: GoLayout | None = None
+        self._build_cache = ""
+        self._installed = ("node_modules/",) if self._tool in _NODE else ()
 
     def run(self) -> None:
         for step in self._named.directories:
@@ -114,6 +122,8 @@ class _Search:
             self._add(self._project_of(work))
             if self._tool in ("make", "cmake", "ninja", "meson"):
                 self._take_configured(work)
+            if self._tool == "go":
+                self._take_go()
         if not is_shared(self._cwd, self._home):
             self._need(self._cwd)
         for path in self._named.inputs:
@@ -128,7 +138,8 @@ class _Search:
                 code="missing-input",
                 hint="put an empty directory .rch into their common parent",
             )
-        physical = len(self._roots) > 1
+        self._roots.sort(key=lambda real: real == self._build_cache)  # the work first
+        physical = len([real for real in self._roots if real != self._build_cache]) > 1
         roots = []
         cwd = typed_cwd
         for real in self._roots:
@@ -140,11 +151,13 @@ class _Search:
             if here and (typed is None or (physical and typed != real)):
                 cwd = self._cwd
             check_bindable(path, real)
-            key = root_key(client_id, uid, real)
+            key = root_key(client_id, uid, self._named_by(real))
             roots.append(
                 Root(AbsPath(path), AbsPath(real), key, self._build_dirs(real), (AbsPath(alias),) if alias else ())
             )
-        discovery = Discovery(tuple(roots), AbsPath(cwd), self._directory, cargo=self._cargo)
+        discovery = Discovery(
+            tuple(roots), AbsPath(cwd), self._directory, cargo=self._cargo, go=self._go, installed=self._installed
+        )
         return replace(
             discovery, extra_files=self._extra_files(discovery), required={r.key: self._required(r) for r in roots}
         )
@@ -245,6 +258,20 @@ class _Search:
         for path in makefile_places(work, tuple(self._named.inputs)):
             self._need(os.path.realpath(path))
 
+    def _take_go(self) -> None:
+        """Modules that are used from elsewhere on this disk, and the build cache: what the go command calls built."""
+        self._go = go_layout(self._directory, self._env)
+        for path in self._go.outside:
+            self._need(path)
+        cache = os.path.realpath(build_cache(self._env))
+        if os.path.isdir(cache) and not is_system(cache) and not is_shared(cache, self._home):
+            self._build_cache = cache
+            self._add(cache)
+
+    def _named_by(self, real: str) -> str:
+        """What the key of a root is made from. A build cache is kept once per project, so that two do not wait."""
+        return f"{real}\0{self._roots[0]}" if real == self._build_cache else real
+
     def _take_input(self, path: str) -> None:
         real = os.path.realpath(path)
         if os.path.exists(real):
@@ -296,6 +323,7 @@ class _Search:
     def _build_dirs(self, root: str) -> tuple[RelPath, ...]:
         targets = [os.path.realpath(path) for path in (self._cargo.target_dirs if self._cargo else ())]
         inside = [os.path.relpath(path, root) for path in targets if is_below(path, root) and path != root]
+        inside += build_dirs(self._build_cache, root)
         return tuple(RelPath(path) for path in minimal(inside))
 
     def _required(self, root: Root) -> tuple[RelPath, ...]:

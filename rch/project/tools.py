@@ -248,7 +248,9 @@ def _node(env: Mapping[str, str], writable: Sequence[str]) -> ToolIdentity:
     binds = _outside_system(prefix, os.path.dirname(program))
 
     def make() -> ToolIdentity:
-        said = ask([program, "-p", "process.version + ' ' + process.platform + ' ' + process.arch"]).strip()
+        from rch.worker.identity import NODE_QUESTION
+
+        said = ask([program, "-p", NODE_QUESTION]).strip()
         return ToolIdentity(Tool.NODE, f"node {said}", f"node {said.split(' ')[0]}", binds)
 
     return _kept(("node", binds, program, _stat_key(os.path.realpath(program))), make)

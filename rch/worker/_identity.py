@@ -8,6 +8,7 @@ lies below /usr/local without a package.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
@@ -38,6 +39,51 @@ _packages: Dict[Tuple[str, int, int], str] = {}
 def rust_identity(rustc: str) -> str:
     """``rustc -vV`` of the program *rustc*, or "" when it does not answer."""
     return _ask([rustc, "-vV"]).strip()
+
+
+def go_identity(go: str) -> str:
+    """``go version`` of the program *go* itself, whatever toolchain a go.mod might name; "" when it does not answer."""
+    return _ask([go, "version"], {"GOTOOLCHAIN": "local"}).strip()
+
+
+NODE_QUESTION = "process.version + ' ' + process.platform + ' ' + process.arch"
+
+
+def node_identity(node: str) -> str:
+    """Version, platform and processor of the program *node*; "" when it does not answer."""
+    said = _ask([node, "-p", NODE_QUESTION]).strip()
+    return "node " + said if said else ""
+
+
+def rust_parts(sysroot: str) -> Dict[str, Any]:
+    """``{"components", "targets"}`` of the toolchain below *sysroot*; targets: whose standard library is there.
+
+    rustup and the installer keep the list of components; for a distribution's compiler they are told by its programs.
+    """
+    triples = os.path.join(sysroot, "lib", "rustlib")
+    libraries = glob.glob(os.path.join(glob.escape(triples), "*", "lib", "libcore-*.rlib"))
+    targets = sorted({path.split(os.sep)[-3] for path in libraries})
+    try:
+        with open(os.path.join(triples, "components"), encoding="utf-8") as file:
+            found = {_without_target(line.strip(), targets) for line in file if line.strip()}
+    except OSError:
+        programs = (("rustc", "rustc"), ("cargo", "cargo"), ("clippy", "clippy-driver"), ("rustfmt", "rustfmt"))
+        found = {part for part, name in programs if os.path.exists(os.path.join(sysroot, "bin", name))}
+    return {"components": sorted(found), "targets": targets}
+
+
+def rustup_name(sysroot: str) -> str:
+    """The name by which rustup knows the toolchain below *sysroot*; "" if it is none of rustup's."""
+    above, name = os.path.split(sysroot)
+    return name if os.path.basename(above) == "toolchains" else ""
+
+
+def _without_target(component: str, targets: Sequence[str]) -> str:
+    """ "clippy-preview-x86_64-unknown-linux-gnu" is called clippy everywhere else."""
+    for target in targets:
+        if component.endswith("-" + target):
+            return _without_target(component[: -len(target) - 1], ())
+    return component.removesuffix("-preview")
 
 
 def c_identity(path_env: str) -> Dict[str, Any]:
@@ -150,8 +196,9 @@ def _hash(path: str) -> str:
         return "unreadable"
 
 
-def _ask(command: Sequence[str], path: Optional[str] = None) -> str:
-    env = {"LC_ALL": "C", "PATH": path or os.environ.get("PATH", "/usr/bin:/bin"), "HOME": os.environ.get("HOME", "/")}
+def _ask(command: Sequence[str], more: Optional[Dict[str, str]] = None) -> str:
+    path, home = os.environ.get("PATH", "/usr/bin:/bin"), os.environ.get("HOME", "/")
+    env = {"LC_ALL": "C", "PATH": path, "HOME": home, **(more or {})}
     try:
         done = subprocess.run(
             list(command),

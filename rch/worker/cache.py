@@ -14,6 +14,10 @@ from rch.worker.refusal import Refusal
 _JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 _KEY = re.compile(r"[0-9a-f]{8,128}")
 _CACHES = {"cargo": ("registry", "git"), "go": ("mod",)}
+"""Directories of each shared cache that jobs see."""
+
+_OFFERED = {"cargo": ("", ("registry", "git")), "go": ("mod/", ("cache",))}
+"""Where a path of the workstation's own cache (CARGO_HOME, GOMODCACHE) lies in ours, and what it may begin with."""
 
 
 class Cache:
@@ -58,9 +62,9 @@ class Cache:
             raise Refusal("bad-request", "no cache is called %r" % (str(name)[:60],))
         return os.path.join(self.path, "caches", str(name))
 
-    def shared_names(self, name: str) -> Tuple[str, ...]:
-        """What a shared cache consists of: the first component of every path in it."""
-        return _CACHES[name]
+    def shared_names(self, name: str) -> Tuple[str, Tuple[str, ...]]:
+        """What goes before a path of the workstation's cache in ours, and the first components that it may have."""
+        return _OFFERED[name]
 
     def shared_parts(self, name: str) -> List[str]:
         """The directories of a shared cache, made when missing, in the order of the table."""

@@ -8,10 +8,10 @@ import os
 import platform
 import shutil
 import subprocess
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 from rch.worker import _clock
-from rch.worker._identity import c_identity, rust_identity
+from rch.worker._identity import c_identity, go_identity, node_identity, rust_identity, rust_parts, rustup_name
 from rch.worker._jobdir import JobDir
 from rch.worker._version import VERSION
 from rch.worker.cache import Cache, boot_id, own_build
@@ -20,6 +20,7 @@ from rch.worker.protocol import PROTOCOL
 from rch.worker.slots import Slots
 
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+_PROGRAMS = "rsync zstd bwrap tmux git cmake ninja make meson mold gcc clang cargo node bun ccache sccache"
 
 
 def health(cache: Cache, slots: Slots) -> Dict[str, Any]:
@@ -82,73 +83,69 @@ def facts(cache: Cache, slots: Slots) -> Dict[str, Any]:
         "cpu_flags": sorted((_cpuinfo("flags") or _cpuinfo("Features")).split()),
         "cache": {"path": cache.path, "filesystem": filesystem(cache.path), "tmpfs": filesystem(cache.path) == "tmpfs"},
         "sandbox": {"ok": works, "why": why},
-        "programs": {
-            name: _version(name)
-            for name in ("rsync", "zstd", "bwrap", "tmux", "git", "cmake", "ninja", "make", "gcc", "clang", "cargo")
-        },
+        "programs": {name: _version(name) for name in _PROGRAMS.split()},
         "toolchains": toolchains(cache),
     }
 
 
 def toolchains(cache: Cache) -> Dict[str, List[Dict[str, Any]]]:
-    """Tool -> rows of {identity, shown, binds}, see rch/fleet/toolchains.py. A compiler without an answer is absent."""
-    found: Dict[str, List[Dict[str, Any]]] = {}
-    rust = _written_rust(cache)
-    for place in _rustcs():
-        said = rust_identity(place)
-        if said and said not in [row["identity"] for row in rust]:
-            sysroot = os.path.dirname(os.path.dirname(os.path.realpath(place)))
-            rust.append({"identity": said, "shown": said.split("\n")[0], "sysroot": sysroot, "binds": {}})
-    for row in rust:
-        row["targets"] = rust_targets_in(str(row["binds"].get(row.get("sysroot"), row.get("sysroot"))))
-    if rust:
-        found["rust"] = rust
+    """Tool -> rows of {identity, shown, binds}, see rch/fleet/toolchains.py. A compiler without an answer is absent.
+
+    Rows of Rust also have the toolchain's ``name``, ``components`` and ``targets``, as they are found now.
+    """
+    rows = _written(cache)
+    for tool, places, own in (
+        ("rust", ("/usr/local/bin/rustc", "/usr/bin/rustc"), rust_identity),
+        ("go", ("/usr/local/go/bin/go", "/usr/local/bin/go", "/usr/bin/go", "/usr/lib/go/bin/go"), go_identity),
+        ("node", ("/usr/local/bin/node", "/usr/bin/node"), node_identity),
+    ):
+        # Programs of the distribution; what lies in this account's home is not offered, jobs never see that home.
+        for place in places:
+            said = own(place) if os.path.exists(place) else ""
+            if said and said not in [row["identity"] for row in rows.get(tool, [])]:
+                row: Dict[str, Any] = {"identity": said, "shown": said.split("\n")[0], "binds": {}}
+                if tool == "rust":
+                    row["sysroot"] = os.path.dirname(os.path.dirname(os.path.realpath(place)))
+                rows.setdefault(tool, []).append(row)
+    for row in rows.get("rust", []):
+        row["name"] = rustup_name(row["sysroot"])
+        row.update(rust_parts(row["binds"].get(row["sysroot"], row["sysroot"])))
     c = c_identity(_SYSTEM_PATH)
     if c:
-        found["c"] = [{"identity": c["identity"], "shown": c["shown"], "binds": {}}]
-    go = _go()
-    if go is not None:
-        found["go"] = [go]
-    return found
-
-
-def rust_targets_in(sysroot: str) -> List[str]:
-    """The triples whose standard library lies below *sysroot*."""
-    found = glob.glob(os.path.join(glob.escape(sysroot), "lib", "rustlib", "*", "lib", "libcore-*.rlib"))
-    return sorted({path.split(os.sep)[-3] for path in found})
-
-
-def _written_rust(cache: Cache) -> List[Dict[str, Any]]:
-    """What role toolchain_rust wrote down, of which the compiler still is the one that was written down."""
-    rows: List[Dict[str, Any]] = []
-    for path in sorted(glob.glob(os.path.join(glob.escape(cache.path), "facts.d", "toolchains", "*.json"))):
-        try:
-            with open(path, encoding="utf-8") as file:
-                written = json.load(file).get("rust", [])
-        except (OSError, ValueError, AttributeError):
-            continue
-        for row in written if isinstance(written, list) else []:
-            if not isinstance(row, dict) or not isinstance(row.get("binds"), dict) or row in rows:
-                continue
-            place = row["binds"].get(row.get("sysroot"), row.get("sysroot"))
-            if isinstance(place, str) and rust_identity(place + "/bin/rustc") == row.get("identity"):
-                rows.append(row)
+        rows["c"] = [{"identity": c["identity"], "shown": c["shown"], "binds": {}}]
     return rows
 
 
-def _rustcs() -> List[str]:
-    """Compilers of the distribution; a rustup in this account's home is not offered, jobs never see that home."""
-    return [place for place in ("/usr/local/bin/rustc", "/usr/bin/rustc") if os.path.exists(place)]
+def _written(cache: Cache) -> Dict[str, List[Dict[str, Any]]]:
+    """What the toolchain roles wrote down, of which the tool still is the one that was written down.
 
-
-def _go() -> Optional[Dict[str, Any]]:
-    for program in ("/usr/local/go/bin/go", "/usr/bin/go", "/usr/lib/go/bin/go"):
-        if not os.path.exists(program):
+    Per file and tool a list of rows {identity, shown, sysroot, binds, path}; sysroot: where it lies at the workstation;
+    path: a directory that goes behind the caller's PATH, where the caller's own leads to no program here.
+    """
+    rows: Dict[str, List[Dict[str, Any]]] = {}
+    for path in sorted(glob.glob(os.path.join(glob.escape(cache.path), "facts.d", "toolchains", "*.json"))):
+        try:
+            with open(path, encoding="utf-8") as file:
+                written = json.load(file)
+        except (OSError, ValueError):
             continue
-        said = _first_line([program, "version"])
-        if said:
-            return {"identity": said, "shown": said, "binds": {}}
-    return None
+        for tool, (program, own) in _ASKED.items():
+            listed = written.get(tool, []) if isinstance(written, dict) else []
+            for row in listed if isinstance(listed, list) else []:
+                if not isinstance(row, dict) or not isinstance(row.get("binds"), dict) or row in rows.get(tool, []):
+                    continue
+                place = row["binds"].get(row.get("sysroot"), row.get("sysroot"))
+                if isinstance(place, str) and own(os.path.join(place, program)) == row.get("identity"):
+                    rows.setdefault(tool, []).append(row)
+    return rows
+
+
+_ASKED: Dict[str, Tuple[str, Callable[[str], str]]] = {
+    "rust": ("bin/rustc", rust_identity),
+    "go": ("bin/go", go_identity),
+    "node": ("bin/node", node_identity),
+}
+"""Tool -> where its program lies below a toolchain's directory, and the question to it."""
 
 
 def filesystem(path: str) -> str:
@@ -225,7 +222,7 @@ def _first_line(command: List[str]) -> str:
             timeout=10,
             check=False,
             cwd="/",
-            env={"LC_ALL": "C", "PATH": _SYSTEM_PATH, "HOME": "/", "GOTOOLCHAIN": "local"},
+            env={"LC_ALL": "C", "PATH": _SYSTEM_PATH, "HOME": "/"},
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

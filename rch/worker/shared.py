@@ -30,7 +30,8 @@ def missing(cache: Cache, name: Any, paths: List[str], versions: Sequence[Option
     known = dict(zip(paths, versions))  # noqa: B905  strict= is of Python 3.10
     checked = [_checked(cache, name, path) for path in paths]
     with Tree(top, cache.trash) as tree:
-        return [path for path in checked if _lacks(tree, path, known.get(path))]
+        below = cache.shared_names(str(name))[0]
+        return [path for path in checked if _lacks(tree, below + path, known.get(path))]
 
 
 def _lacks(tree: Tree, path: str, offered: Optional[Version]) -> bool:
@@ -64,6 +65,7 @@ def adopt(cache: Cache, name: Any, staging: Any, paths: List[str]) -> List[str]:
     if place != top or not _STAGING.fullmatch(last):
         raise Refusal("bad-request", "staging is %s/staging-…" % top)
     adopted = []
+    below = cache.shared_names(str(name))[0]
     with Tree(top, cache.trash) as tree:
         for path in checked:
             source = "%s/%s" % (last, path)
@@ -72,13 +74,13 @@ def adopt(cache: Cache, name: Any, staging: Any, paths: List[str]) -> List[str]:
                 continue
             if not stat.S_ISREG(found.st_mode):
                 raise Refusal("bad-request", "only regular files are adopted: %s" % ascii(path)[:200])
-            if _lacks(tree, path, (found.st_size, found.st_mtime_ns)):
+            if _lacks(tree, below + path, (found.st_size, found.st_mtime_ns)):
                 tree.set_mode(source, 0o644)
                 above, _, base = source.rpartition("/")
                 parent = os.dup(tree.directory(above))
                 try:
-                    _make_parents(tree, path)
-                    tree.place(base, parent, path)
+                    _make_parents(tree, below + path)
+                    tree.place(base, parent, below + path)
                 except NotADirectoryError as error:
                     raise Refusal("bad-request", "something is in the way of %s" % ascii(path)[:200]) from error
                 finally:
@@ -101,7 +103,7 @@ def _make_parents(tree: Tree, path: str) -> None:
 
 
 def _checked(cache: Cache, name: str, path: str) -> str:
-    parts = cache.shared_names(name)
+    parts = cache.shared_names(name)[1]
     try:
         clean = check_relpath(path)
     except ProtocolError as error:

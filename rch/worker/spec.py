@@ -56,6 +56,7 @@ class Spec(NamedTuple):
     timeout_s: Optional[float]
     memory_bytes: Optional[int]
     cargo_home: Optional[str]
+    module_cache: Optional[str]
     fetch: List[Step]
     sandboxed: bool
     kind: str
@@ -97,6 +98,7 @@ def parse_spec(value: Any, cache: Cache) -> Spec:
         timeout_s=_limit(value.get("timeout_s"), "timeout_s"),
         memory_bytes=_whole(value, "memory_bytes", 0, 0, 2**62) or None,
         cargo_home=_optional_absolute(value, "cargo_home"),
+        module_cache=_optional_absolute(value, "module_cache"),
         fetch=[_step(item) for item in _list(value, "fetch")],
         sandboxed=sandbox == "required",
         kind=str(value.get("kind") or "")[:60],

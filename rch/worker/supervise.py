@@ -111,7 +111,7 @@ class Supervisor:
         shared = self._shared(spec)
         env = {**spec.env, "RCH_ON_WORKER": "1", "RCH_JOB": self.job.name}
         with MountPoints(self.cache, spec, job_mounts(spec, self.job.path, shared, fetching=False)):
-            steps = [step for step in spec.fetch if not _fetched.known(self.cache, step.stamp)]
+            steps = [step for step in spec.fetch if not _fetched.known(self.cache, _fetched_into(spec), step.stamp)]
             failed = self._fetch(spec, steps, env, cpus, shared)
             if failed is not None:
                 return failed
@@ -119,7 +119,7 @@ class Supervisor:
             if len(steps) < len(spec.fetch) and self._lacked_sources(outcome):
                 # What the stamp saw is there, but not whole. Nothing was compiled: bring it, and begin again.
                 for step in spec.fetch:
-                    _fetched.forget(self.cache, step.stamp)
+                    _fetched.forget(self.cache, _fetched_into(spec), step.stamp)
                 outcome = self._fetch(spec, spec.fetch, env, cpus, shared) or self._main(spec, env, cpus, shared)
             return outcome
 
@@ -146,7 +146,7 @@ class Supervisor:
                 outcome = self._command(spec, step.argv, env, _FETCH_FDS, mounts, cpus, step.timeout_s, None)
                 if self._cancelled or outcome.wait_status != 0:
                     return self._fetch_failed(outcome, step.argv)
-                _fetched.remember(self.cache, step.stamp)
+                _fetched.remember(self.cache, _fetched_into(spec), step.stamp)
         return None
 
     def _lacked_sources(self, outcome: Outcome) -> bool:
@@ -154,10 +154,15 @@ class Supervisor:
         return ended_red and not self._cancelled and not self._stdin_used and _fetched.may_be_missing(self.job.log)
 
     def _shared(self, spec: Spec) -> List[Place]:
-        if spec.cargo_home is None:
-            return []
-        parts = self.cache.shared_parts("cargo")
-        return [Place(path, os.path.join(spec.cargo_home, os.path.basename(path)), writable=False) for path in parts]
+        places: List[Place] = []
+        if spec.cargo_home is not None:
+            places += [
+                Place(path, os.path.join(spec.cargo_home, os.path.basename(path)), writable=False)
+                for path in self.cache.shared_parts("cargo")
+            ]
+        if spec.module_cache is not None:
+            places.append(Place(self.cache.shared_parts("go")[0], spec.module_cache, writable=False))
+        return places
 
     @contextlib.contextmanager
     def _fetch_turn(self) -> Iterator[None]:
@@ -559,6 +564,11 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             if signal.SIGTERM in os.read(self._wake, 4096):
                 self._signal("cancel")
+
+
+def _fetched_into(spec: Spec) -> str:
+    """The shared cache that the fetch steps of *spec* fill."""
+    return "go" if spec.module_cache is not None else "cargo"
 
 
 def supervise(job: str, slots: Sequence[int], locks: Sequence[int], ready: Optional[int]) -> None:

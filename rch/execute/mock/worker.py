@@ -53,7 +53,7 @@ class MockWorker:
         self.now_ns = now_ns
         self.boot_id = f"mock-{seed}"
         self.executions = 0
-        self.caches: dict[str, dict[str, bytes]] = {"cargo": {}}
+        self.caches: dict[str, dict[str, bytes]] = {"cargo": {}, "go": {}}
         self.files: dict[str, bytes] = {}
         self._seed = seed
         self._numbers = itertools.count(1)

@@ -63,11 +63,11 @@ class TestStamp:
 
     def test_stamps_of_last_month_go_when_a_new_one_comes(self, worker):
         cache = Cache(worker.cache_dir)
-        _fetched.remember(cache, OTHER)
+        _fetched.remember(cache, "cargo", OTHER)
         path = os.path.join(worker.cache_dir, "caches", "cargo", "fetched", OTHER)
         os.utime(path, (0, 0))
-        _fetched.remember(cache, STAMP)
-        assert _fetched.known(cache, STAMP)
+        _fetched.remember(cache, "cargo", STAMP)
+        assert _fetched.known(cache, "cargo", STAMP)
         assert not os.path.exists(path)
 
 

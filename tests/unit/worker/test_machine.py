@@ -12,8 +12,9 @@ import pytest
 from rch.testing.worker_process import WorkerRefused
 from rch.testing.worker_root import WorkerRoot, new_job
 from rch.testing.worker_root import file_item as f
-from rch.worker import _identity, facts
+from rch.worker import _identity
 from rch.worker._cgroup import memory_group
+from rch.worker._identity import rust_parts
 from rch.worker.identity import c_identity, rust_identity
 
 
@@ -244,6 +245,40 @@ class TestFacts:
         if here:
             assert facts["toolchains"]["c"][0]["identity"] == here["identity"]
 
+    def test_d_10_a_toolchain_that_a_role_wrote_down_counts_as_long_as_it_is_what_was_written(self, worker):
+        """The rows of a workstation are trusted for places, never for what lies there."""
+        place = os.path.join(worker.cache_dir, "toolchains", "go", "one")
+        os.makedirs(place + "/bin")
+        with open(place + "/bin/go", "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\n[ $GOTOOLCHAIN = local ] && echo go version go1.0.1 linux/amd64\n")
+        os.chmod(place + "/bin/go", 0o755)
+        row = {"identity": "go version go1.0.1 linux/amd64", "shown": "go 1.0.1", "sysroot": "/home/me/go"}
+        rows = [
+            {**row, "binds": {"/home/me/go": place}},
+            {**row, "identity": "go1.0.2", "binds": {"/home/me/go": place}},
+        ]
+        os.makedirs(worker.cache_dir + "/facts.d/toolchains")
+        with open(worker.cache_dir + "/facts.d/toolchains/go-w.json", "w", encoding="utf-8") as file:
+            json.dump({"go": rows, "node": "nonsense"}, file)
+        found = worker.request("facts", timeout_s=120).fields["facts"]["toolchains"]
+        assert [one["identity"] for one in found["go"] if one["binds"]] == [row["identity"]]
+
+    def test_d_10_a_rust_toolchain_says_its_components_and_targets(self, tmp_path):
+        for target in ("x86_64-unknown-linux-gnu", "wasm32-unknown-unknown"):
+            (tmp_path / "lib" / "rustlib" / target / "lib").mkdir(parents=True)
+            (tmp_path / "lib" / "rustlib" / target / "lib" / "libcore-0.rlib").write_text("")
+        (tmp_path / "lib" / "rustlib" / "etc").mkdir()
+        listed = "rustc-x86_64-unknown-linux-gnu\nclippy-preview-x86_64-unknown-linux-gnu\nrust-src\n"
+        (tmp_path / "lib" / "rustlib" / "components").write_text(listed)
+        assert rust_parts(str(tmp_path)) == {
+            "components": ["clippy", "rust-src", "rustc"],
+            "targets": ["wasm32-unknown-unknown", "x86_64-unknown-linux-gnu"],
+        }
+        (tmp_path / "lib" / "rustlib" / "components").unlink()
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "clippy-driver").write_text("")
+        assert rust_parts(str(tmp_path))["components"] == ["clippy"]  # a distribution's, which keeps no list
+
     def test_health_is_now(self, worker):
         health = worker.request("health").fields
         assert 0 < health["mem_available"] <= health["mem_total"]
@@ -329,4 +364,4 @@ def test_b_07_a_rust_toolchain_tells_which_standard_libraries_it_has(tmp_path):
         place.mkdir(parents=True)
         (place / "libcore-0123.rlib").write_bytes(b"")
     (tmp_path / "lib" / "rustlib" / "thumbv6m-none-eabi" / "lib").mkdir(parents=True)
-    assert facts.rust_targets_in(str(tmp_path)) == ["wasm32-unknown-unknown", "x86_64-unknown-linux-gnu"]
+    assert rust_parts(str(tmp_path))["targets"] == ["wasm32-unknown-unknown", "x86_64-unknown-linux-gnu"]
