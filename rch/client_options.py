@@ -52,8 +52,8 @@ DAEMON_VARIABLES = (
     "RCH_RATE_LIMIT", "RCH_REQUEST_TIMEOUT", "RCH_STATE_DIR", "RCH_WORKSPACE_DIR",
 )  # fmt: skip
 
-_ON = ("1", "true", "yes", "on")
-_OFF = ("0", "false", "no", "off")
+TRUE_WORDS = ("1", "true", "yes", "on")
+FALSE_WORDS = ("0", "false", "no", "off")
 
 _FLAGS = {
     "--require-remote": "require_remote",
@@ -181,17 +181,17 @@ def parse(words: Sequence[str]) -> Options:
 
 def choose(options: Options, environ: Mapping[str, str]) -> Choice:
     """Which switch decides (coverage A-6 to A-10); the first of RCH_ON_WORKER, RCH_BYPASS, RCH_ENABLED=0, …."""
-    if environ.get("RCH_ON_WORKER", "").lower() not in ("", *_OFF):
+    if environ.get("RCH_ON_WORKER", "").lower() not in ("", *FALSE_WORDS):
         return Choice("exec", "on-worker", "RCH_ON_WORKER is set: this is a job already")
     bad: list[str] = []
 
     def switch(name: str) -> bool | None:
         value = environ.get(name, "")
         lowered = value.lower()
-        if lowered in _ON or lowered in _OFF:
-            return lowered in _ON
+        if lowered in TRUE_WORDS or lowered in FALSE_WORDS:
+            return lowered in TRUE_WORDS
         if value:
-            bad.append(f"{name} must be one of {' '.join(_ON)} or {' '.join(_OFF)}, got {value!r}")
+            bad.append(f"{name} must be one of {' '.join(TRUE_WORDS)} or {' '.join(FALSE_WORDS)}, got {value!r}")
         return None
 
     bypass, enabled, local_only = switch("RCH_BYPASS"), switch("RCH_ENABLED"), switch("RCH_LOCAL_ONLY")

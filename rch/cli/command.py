@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -10,12 +11,18 @@ import click
 from typing_extensions import override
 
 from rch.cli.terminal import Output
+from rch.client_options import TRUE_WORDS
 from rch.errors import UsageError
 
 
 def output() -> Output:
     """The Output of the command that runs."""
     return click.get_current_context().find_root().ensure_object(Output)
+
+
+def is_on(name: str) -> bool:
+    """Is the switch *name* set in the environment? What it must not hold is the configuration's to say."""
+    return os.environ.get(name, "").lower() in TRUE_WORDS
 
 
 def _note(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
@@ -56,6 +63,9 @@ class RchCommand(click.Command):
         chosen = ctx.find_root().ensure_object(Output)
         if chosen.quiet and chosen.verbose:
             raise UsageError("--quiet and --verbose exclude one another", what="--quiet --verbose")
+        if not (chosen.quiet or chosen.verbose):  # a flag beats both variables, quiet beats verbose (coverage A-10)
+            chosen.quiet = is_on("RCH_QUIET")
+            chosen.verbose = not chosen.quiet and is_on("RCH_VERBOSE")
         return super().invoke(ctx)
 
 

@@ -89,10 +89,8 @@ def set_(*, key: str, value: str, user: bool) -> None:
     path, typed = value_from_text(key, value)
     file, layer = _file(user=user)
     set_value(file, layer, path, typed)
-    if said.json:
-        said.document({"key": dotted(path), "value": typed, "file": file})
-    else:
-        said.line(f"{dotted(path)} = {toml_value(typed)} in {file}")
+    text = f"{dotted(path)} = {toml_value(typed)} in {file}"
+    said.answer(text, {"key": dotted(path), "value": typed, "file": file})
 
 
 @config.command()
@@ -103,12 +101,12 @@ def edit(*, user: bool) -> int:
     file, layer = _file(user=user)
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     try:
-        with open(file, encoding="utf-8") as stream:
+        with open(file, encoding="utf-8", errors="surrogateescape") as stream:
             before = stream.read()
     except FileNotFoundError:
         before = starting_file("U" if user else "P")
     descriptor, draft = tempfile.mkstemp(prefix="rch-config-", suffix=".toml")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
         stream.write(before)
     while True:
         ended = subprocess.run([*shlex.split(editor), draft], check=False)
@@ -147,10 +145,7 @@ def init(*, user: bool) -> None:
         raise UsageError(f"{file} exists", what=file, hint="rch config edit, or rch config reset") from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(starting_file("U" if user else "P"))
-    if said.json:
-        said.document({"file": file})
-    else:
-        said.line(f"{file} written")
+    said.answer(f"{file} written", {"file": file})
 
 
 @config.command()
@@ -196,18 +191,16 @@ def reset(*, key: str | None, user: bool, yes: bool) -> int:
     if key is not None:
         path, _ = value_path(key)
         gone = unset_value(file, layer, path)
-        said.line(f"{key} taken out of {file}" if gone else f"{key} is not in {file}")
+        text = f"{key} taken out of {file}" if gone else f"{key} is not in {file}"
+        said.answer(text, {"file": file, "key": key, "removed": gone})
         return 0
     if not os.path.exists(file):
-        said.line(f"{file} does not exist, the defaults hold already")
+        said.answer(f"{file} does not exist, the defaults hold already", {"file": file, "backup": None})
         return 0
     if not yes and not click.confirm(f"Set {file} aside and return to the defaults?", err=True):
         return 1
     backup = set_aside(file)
-    if said.json:
-        said.document({"file": file, "backup": backup})
-    else:
-        said.line(f"{file} is now {backup}")
+    said.answer(f"{file} is now {backup}", {"file": file, "backup": backup})
     return 0
 
 
@@ -227,7 +220,8 @@ def trust(*, revoke: bool) -> int:
         raise UsageError("no .rch/config.toml here or above", what="trust", hint="rch config init")
     if revoke:
         gone = trust_store.distrust(where.trust_file, file)
-        said.line(f"{file} is no longer trusted" if gone else f"{file} was not trusted")
+        text = f"{file} is no longer trusted" if gone else f"{file} was not trusted"
+        said.answer(text, {"file": file, "revoked": gone})
         return 0
     waiting = load()
     becoming = {name: waiting.origin(name).inert for name in waiting.untrusted}

@@ -14,7 +14,7 @@ from rch.cli.api import Api, NotRunning
 from rch.cli.command import RchGroup, output
 from rch.cli.lifecycle import lock_holder, start_rchd, wait_until_gone
 from rch.cli.setting import api, load
-from rch.cli.terminal import Output, duration
+from rch.cli.terminal import duration
 from rch.errors import Fault
 
 STOP_S = 10.0
@@ -34,9 +34,9 @@ def start() -> int:
     health = _health(way)
     if health is None:
         health = start_rchd(config, way)
-        _report(said, f"rchd started (pid {health.get('pid')})", {"started": True, **health})
+        said.answer(f"rchd started (pid {health.get('pid')})", {"started": True, **health})
         return 0
-    _report(said, f"rchd is already running (pid {health.get('pid')})", {"started": False, **health})
+    said.answer(f"rchd is already running (pid {health.get('pid')})", {"started": False, **health})
     return 0
 
 
@@ -47,7 +47,7 @@ def start() -> int:
 def stop(*, wait_s: float) -> int:
     """Stop rchd; running jobs go on on their workers and are picked up again at the next start."""
     stopped = _stop(wait_s)
-    _report(output(), "rchd stopped" if stopped else "rchd was not running", {"stopped": stopped})
+    output().answer("rchd stopped" if stopped else "rchd was not running", {"stopped": stopped})
     return 0
 
 
@@ -60,7 +60,7 @@ def restart(*, wait_s: float) -> int:
     config = load()
     _stop(wait_s)
     health = start_rchd(config, Api(config.socket_path, timeout_s=5.0))
-    _report(output(), f"rchd started (pid {health.get('pid')})", {"started": True, **health})
+    output().answer(f"rchd started (pid {health.get('pid')})", {"started": True, **health})
     return 0
 
 
@@ -76,9 +76,7 @@ def status_() -> int:
         text = "rchd is not running"
         if holder:
             text = f"rchd (pid {holder}) holds the state directory but does not answer on {config.socket_path}"
-        _report(
-            said, text, {"running": False, "pid": holder, "socket": config.socket_path, "state": config.places.state}
-        )
+        said.answer(text, {"running": False, "pid": holder, "socket": config.socket_path, "state": config.places.state})
         return 1
     document = {
         "running": True,
@@ -90,7 +88,7 @@ def status_() -> int:
         "log": config.log_file,
     }
     text = f"rchd {document['version']} is running (pid {document['pid']}, up {duration(document['uptime_seconds'])})"
-    _report(said, text, document)
+    said.answer(text, document)
     return 0
 
 
@@ -157,13 +155,6 @@ def _health(way: Api) -> dict[str, Any] | None:
     except NotRunning:
         return None
     return found
-
-
-def _report(said: Output, text: str, document: dict[str, Any]) -> None:
-    if said.json:
-        said.document(document)
-    else:
-        said.line(text)
 
 
 def _lines(path: str, count: int, *, follow: bool) -> Iterator[str]:

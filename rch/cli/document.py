@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import click
 
 from rch.cli.main import rch
+from rch.client_options import USAGE
 
 WIDTH = 98
 """Columns: what click gives to help on a terminal of 100."""
+
+JOB = "id state products worker kind command cwd exit_status signal reason slots pushed returned times"
+WORKER = "name host state slots_total slots_used speed_score tags toolchains last_heartbeat active_jobs reason"
+
+LISTINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "rch status": ("object", "running uptime_seconds active_compilations total_compilations workers"),
+        "rch queue": ("array", JOB),
+        "rch jobs": ("array", JOB),
+        "rch logs": ("object a line", "offset stream time text"),
+        "rch workers list": ("array", WORKER),
+        "rch workers probe": ("array", "name ok control bulk"),
+        "rch inventory show": ("object", "digest sources workers"),
+        "rch daemon status": ("object", "running pid socket state"),
+        "rch config show": ("array", "key value origin file line"),
+        "rch config validate": ("object", "valid files problems"),
+        "rch doctor": ("array", "name status finding remedy fixable"),
+        "rch explain": ("object", "command decision rewritten segments"),
+        "rch hook status": ("object", "hook agents"),
+        "rch shim status": ("object", "directory installed on_path shims missing stale"),
+    }
+)
+"""What ``--json`` prints: one document, or one object a line, and the keys that are always there."""
 
 _HEAD = """\
 # Command line
 
 <!-- Made from the commands by `python -m rch.cli.document`. -->
 
-`rch exec`, the hooks and the shims are the thin client's and have pages of their own; this page is about the management
-commands. stdout is data, stderr is talk. `-v`, `-q` and `--json` may stand before or after the subcommand. Text is for
-people: coloured and boxed on a terminal only, `NO_COLOR` respected; programs read `--json`.
+First `rch exec`, which is the thin client's, then the management commands. stdout is data, stderr is talk. `-v`, `-q`
+and `--json` may stand before or after the subcommand. Text is for people: coloured and boxed on a terminal only,
+`NO_COLOR` respected; programs read `--json`.
 
 ## Exit status
 
@@ -39,15 +64,17 @@ rch's own errors are one line on stderr: `rch: error[CLASS] what, where; next: a
 
 ## JSON
 
-A job is `{"id", "state", "products", "worker", "kind", "command", "cwd", "exit_status", "signal", "reason", "slots",
-"pushed", "returned", "times"}`, a worker `{"name", "host", "state", "slots_total", "slots_used", "speed_score", "tags",
-"toolchains", "last_heartbeat", "active_jobs", "reason"}`. More keys may come; these stay.
+These keys are always there and keep their meaning; more may come. `rch queue`, `rch jobs` and `workers[].active_jobs`
+hold job objects, `rch status` and `rch workers list` worker objects. `active_compilations` counts jobs,
+`last_heartbeat` is UTC in ISO 8601, null where nothing was heard; times of a job are seconds since 1970.
 """
 
 
 def page() -> str:
     """The page: every command with its help, in the order of ``rch --help``."""
-    parts = [_HEAD]
+    rows = [f"| `{name}` | {shape} | {keys} |" for name, (shape, keys) in LISTINGS.items()]
+    parts = [_HEAD, "| `--json` of | is an | with |", "|---|---|---|", *rows, ""]
+    parts += ["## rch exec", "", "```text", USAGE.rstrip("\n"), "```", ""]
     for path, help_text in commands():
         parts += [f"## {path}", "", "```text", help_text, "```", ""]
     return "\n".join(parts).rstrip("\n") + "\n"

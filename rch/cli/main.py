@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import click
 from rch import __version__
 from rch.cli.command import RchCommand, RchGroup
 from rch.cli.terminal import printable
+from rch.client_options import USAGE
 from rch.errors import RchError, UsageError
 
 COMMANDS = {
@@ -56,6 +58,9 @@ def rch() -> None:
 @click.pass_context
 def help_(context: click.Context, command: tuple[str, ...]) -> None:
     """Show the help of COMMAND, or of rch."""
+    if command == ("exec",):  # the thin client's, which is no command of click's
+        click.echo(USAGE, nl=False)
+        return
     root = context.find_root()
     found: click.Command = root.command
     within = root
@@ -70,8 +75,18 @@ def help_(context: click.Context, command: tuple[str, ...]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one management command and return its exit status; never raises, never shows a traceback of ours."""
+    _fill_descriptors()
+    status = _guarded(sys.argv[1:] if argv is None else list(argv))
     try:
-        return _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+    except OSError as error:
+        return _lost_stdout(error)
+    return status
+
+
+def _guarded(argv: list[str]) -> int:
+    try:
+        return _run(argv)
     except RchError as error:
         print(printable(error.one_line()), file=sys.stderr)
         return error.exit_status
@@ -85,20 +100,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except (KeyboardInterrupt, click.Abort):
         return 130
-    except BrokenPipeError:
-        # The reader of our stdout has gone; end as the pipe would have ended us, without a message at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except OSError as error:
+        if error.filename is None and error.errno in _LOST:
+            return _lost_stdout(error)
+        place = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        return _failed("OSError", f"{place}{error.strerror or error}", "rch doctor")
     except Exception as error:  # noqa: BLE001 - the outer edge: a person gets one line, with RCH_VERBOSE=1 all of it
         if os.environ.get("RCH_VERBOSE"):
             import traceback
 
             traceback.print_exc()
-        text = (
-            f"rch: error[internal] {type(error).__name__}: {error}; next: RCH_VERBOSE=1 rch …, and report what it says"
-        )
-        print(printable(" ".join(text.split())), file=sys.stderr)
-        return 1
+        return _failed("internal", f"{type(error).__name__}: {error}", "RCH_VERBOSE=1 rch …, and report what it says")
 
 
 def _run(argv: list[str]) -> int:
@@ -107,5 +119,39 @@ def _run(argv: list[str]) -> int:
     # Not rch.main(): that one answers a broken pipe with exit status 1.
     with rch.make_context("rch", argv) as context:
         status = rch.invoke(context)
-    sys.stdout.flush()
     return status if isinstance(status, int) else 0
+
+
+_LOST = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EBADF, errno.EIO)
+"""How a write to stdout fails; a file's error has a name."""
+
+
+def _fill_descriptors() -> None:
+    """Where stdout or stderr are closed, put something there: else the next file that is opened would be taken for it.
+
+    Nothing can be written to this stdout, so that an answer which got lost is told.
+    """
+    for number, name, flags in ((1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, flags)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115 - for the process
+
+
+def _lost_stdout(error: OSError) -> int:
+    """The answer could not be written: end as the pipe would have ended us, or say so. Nothing is left to flush."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+    if error.errno == errno.EPIPE:
+        return 141
+    label = "DiskFull" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "OSError"
+    return _failed(label, f"stdout cannot be written ({error.strerror})", "df -h" if label == "DiskFull" else "")
+
+
+def _failed(label: str, message: str, hint: str) -> int:
+    line = " ".join(f"rch: error[{label}] {message}{f'; next: {hint}' if hint else ''}".split())
+    print(printable(line), file=sys.stderr)
+    return 1

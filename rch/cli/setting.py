@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import click
+
 from rch.cli.api import Api
+from rch.cli.command import output
 
 if TYPE_CHECKING:
     from rch.config.merged import Config
@@ -29,7 +32,11 @@ def load() -> Config:
     """The configuration of a command given here; raises ConfigError (exit 2)."""
     from rch.config.merged import load_config
 
-    return load_config(here(), os.environ)
+    config = load_config(here(), os.environ)
+    context = click.get_current_context(silent=True)
+    if context is not None and config.general.verbose and not (said := output()).quiet:
+        said.verbose = True
+    return config
 
 
 def api(*, timeout_s: float | None = None) -> Api:

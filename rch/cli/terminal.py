@@ -30,6 +30,13 @@ class Output:
         """One line of the answer on stdout."""
         print(printable(text))
 
+    def answer(self, text: str, document: dict[str, Any]) -> None:
+        """The whole answer: *document* with ``--json``, else *text*."""
+        if self.json:
+            self.document(document)
+        else:
+            self.line(text)
+
     def say(self, text: str) -> None:
         """One line of talk on stderr; ``-q`` silences it."""
         if not self.quiet:

@@ -112,8 +112,11 @@ def _load(file: AbsPath) -> Any:
             return tomlkit.parse(stream.read())
     except FileNotFoundError:
         return tomlkit.document()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", file=file) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8", file=file, hint=f"mend {file}, or move it away") from error
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=file, hint=f"ls -ld {file}") from error
     except TOMLKitError as error:
         line = getattr(error, "line", 0)
-        raise ConfigError(f"is not valid TOML: {error}", file=file, line=line) from error
+        hint = f"mend {file}, or move it away"
+        raise ConfigError(f"is not valid TOML: {error}", file=file, line=line, hint=hint) from error

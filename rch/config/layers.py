@@ -78,6 +78,12 @@ class LayerFile:
         return line_of(self.lines, path)
 
 
+_REMEDIES = {
+    Layer.SYSTEM: "rch config validate",
+    Layer.USER: "rch config edit --user",
+    Layer.PROJECT: "rch config edit",
+}
+
 _cache: dict[tuple[AbsPath, Layer], tuple[Identity, LayerFile]] = {}
 
 
@@ -99,14 +105,18 @@ def read_layer(path: AbsPath, layer: Layer, *, below: str = "") -> LayerFile | N
            make rchd read, and quote, what its caller may not).
     Raises ConfigError with file, line, key and the nearest known key.
     """
-    now = identity_of(path)
-    if now is None:
-        return None
-    held = _cache.get((path, layer))
-    if held is not None and held[0] == now:
-        return held[1]
-    identity, data = _read(path, below)
-    found = parse_layer(data, path, layer)
+    try:
+        now = identity_of(path)
+        if now is None:
+            return None
+        held = _cache.get((path, layer))
+        if held is not None and held[0] == now:
+            return held[1]
+        identity, data = _read(path, below)
+        found = parse_layer(data, path, layer)
+    except ConfigError as error:
+        error.hint = error.hint or _REMEDIES.get(layer, "")
+        raise
     if len(_cache) > 1024:
         _cache.clear()
     _cache[(path, layer)] = (identity, found)

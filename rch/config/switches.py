@@ -8,13 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rch.client_options import ADDRESS_VARIABLES, FALSE_WORDS, MODES, TRUE_WORDS
 from rch.errors import ConfigError, UsageError
 
-ADDRESS_NAMES = ("RCH_ADDR", "FUGUE_ADDR", "GASTOWN_FUGUE_ADDR")
-TRUE_WORDS = ("1", "true", "yes", "on")
-FALSE_WORDS = ("0", "false", "no", "off")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-MODES = ("local", "remote", "mock")
 
 
 @dataclass(frozen=True)
@@ -313,13 +310,13 @@ VARIABLES: tuple[Variable, ...] = (
     ),
 )
 
-CLIENT_NAMES = tuple(v.name for v in VARIABLES if "c" in v.who) + ADDRESS_NAMES[1:]
+CLIENT_NAMES = tuple(v.name for v in VARIABLES if "c" in v.who) + ADDRESS_VARIABLES[1:]
 """Variables that travel with a request."""
 
 DAEMON_NAMES = tuple(v.name for v in VARIABLES if "d" in v.who)
 """Variables that rchd is started with (coverage A-11)."""
 
-NAMES = tuple(v.name for v in VARIABLES) + ADDRESS_NAMES[1:]
+NAMES = tuple(v.name for v in VARIABLES) + ADDRESS_VARIABLES[1:]
 
 
 def read_switches(env: Mapping[str, str]) -> Switches:
@@ -338,7 +335,7 @@ def read_switches(env: Mapping[str, str]) -> Switches:
     for variable in VARIABLES:
         if variable.field not in values and (text := env.get(variable.name, "")):
             values[variable.field] = _read(variable, text)
-    addresses = [(name, env[name]) for name in ADDRESS_NAMES if env.get(name)]
+    addresses = [(name, env[name]) for name in ADDRESS_VARIABLES if env.get(name)]
     if addresses:
         values["addr_from"], values["addr"] = addresses[0]
         differing = [f"{name}={value}" for name, value in addresses[1:] if value != addresses[0][1]]

@@ -28,7 +28,7 @@ EDGES: dict[str, set[str]] = {
     "transfer": {"project", "execute", "worker"},
     "execute": {"fleet", "project", "order", "intercept", "worker"},
     "offload": {"intercept", "order", "project", "schedule", "transfer", "execute", "daemon"},
-    "config": {"intercept", "worker"},
+    "config": {"intercept", "worker", "client"},  # client: the words and names of the switches, written once
     "daemon": {
         "agents",  # POST /hook/{agent}
         "client", "config", "execute", "fleet", "intercept", "offload", "order", "project", "schedule",

@@ -15,6 +15,7 @@ import pytest
 
 from rch import __version__
 from rch.cli.document import commands, page
+from rch.client_options import USAGE
 
 TOP = Path(__file__).parents[3]
 COMMANDS = dict(commands())
@@ -183,6 +184,8 @@ class TestThePage:
     def test_help_takes_the_name_of_a_command(self, shell: Any) -> None:
         assert shell("help", "workers", "probe").out.split() == shell("workers", "probe", "--help").out.split()
         assert "Commands:" in shell("help").out
+        assert shell("help", "exec").out == USAGE
+        assert USAGE in page()
 
     @pytest.mark.parametrize(
         "name",
