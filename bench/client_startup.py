@@ -20,7 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from rch.daemon.wire import Frame, SocketTransport, SpoolServer, Transport, log_chunk, read_request  # noqa: E402
+from rch.daemon.spool import SpoolServer  # noqa: E402
+from rch.daemon.wire import Frame, SocketTransport, Transport, log_chunk, read_request  # noqa: E402
 from rch.worker.protocol import log_frame  # noqa: E402
 
 CLIENT = [sys.executable, "-I", "-S", str(ROOT / "rch" / "client.py")]

@@ -27,8 +27,9 @@ from rch.daemon.desk import Desk
 from rch.daemon.hooks import Hooks
 from rch.daemon.joblog import JobLog
 from rch.daemon.pool import Member, Pool
+from rch.daemon.spool import SpoolServer
 from rch.daemon.store import FINAL, Job, Store
-from rch.daemon.wire import SocketTransport, SpoolServer, Transport, read_request
+from rch.daemon.wire import SocketTransport, Transport, read_request
 from rch.errors import NoSuchJob, RchError, UsageError
 from rch.execute.executor import Executor
 from rch.fleet.model import Worker
@@ -80,7 +81,7 @@ class Rchd:
             make_executor=make_executor,
             heartbeat_s=float(config.daemon.heartbeat_interval_sec),
         )
-        self.desk = Desk(places, self.store, self.pool, instance=self.instance)
+        self.desk = Desk(places, self.store, self.pool)
         self.hooks = Hooks(places)
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

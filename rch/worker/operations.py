@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-import threading
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from rch.worker import _clock, collect, facts, shared
 from rch.worker._change import Change, parse_change, split_bodies
 from rch.worker._channel import ServerChannel, zstd_program
 from rch.worker._control import ask
+from rch.worker._holds import Hold, Holds
 from rch.worker._jobdir import JobDir
-from rch.worker._locks import locked_within
 from rch.worker._log import log_size, read_log
 from rch.worker._start import Nursery, start_supervisor
 from rch.worker._version import VERSION
@@ -33,24 +32,6 @@ _SIGNALS = frozenset({"INT", "TERM", "KILL", "HUP", "QUIT", "USR1", "USR2", "WIN
 _Answer = Tuple[Dict[str, Any], bytes]
 
 
-class Hold:
-    """What this process holds for one job: descriptors of root locks and slots. Guarded by its own lock."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.dropped = False
-        self.roots: Dict[str, int] = {}
-        self.slots: Dict[int, int] = {}
-        self.granted: Optional[List[int]] = None
-
-    def let_go(self) -> None:
-        free(self.slots)
-        for descriptor in self.roots.values():
-            os.close(descriptor)
-        self.roots.clear()
-        self.granted = None
-
-
 class Operations:
     """Everything one ``serve`` process can be asked."""
 
@@ -59,8 +40,7 @@ class Operations:
         self.slots = Slots(cache.slots, slots_total)
         self._channel = channel
         self._nursery = nursery
-        self._holds: Dict[str, Hold] = {}
-        self._lock = threading.Lock()
+        self._holds = Holds(cache, self.slots)
         self._table: Dict[str, Callable[[Mapping[str, Any], bytes], Any]] = {
             name[4:]: getattr(self, name) for name in dir(self) if name.startswith("_do_")
         }
@@ -75,8 +55,7 @@ class Operations:
 
     def leave(self) -> None:
         """Give back what is held here. (The end of the process would do it too.)"""
-        for hold in list(self._holds.values()):
-            hold.let_go()
+        self._holds.leave()
 
     # -- the worker ---------------------------------------------------------------------------------------------
 
@@ -150,15 +129,15 @@ class Operations:
             changes[root_key(item.get("key"))], body = parse_change(item, body)
         raw_spec = fields.get("spec")
         directory = JobDir(self.cache.job(job))
-        hold = self._hold(job)
+        hold = self._holds.of(job)
         with hold.lock:
             started = directory.exists()
             if not started:
                 spec = None if raw_spec is None else parse_spec(raw_spec, self.cache)
-                self._take_roots(hold, list(changes), deadline)
-                self._still_wanted(job, hold)
-                self._take_slots(job, hold, count, deadline)
-                self._still_wanted(job, hold)
+                self._holds.take_roots(hold, list(changes), deadline)
+                self._holds.still_wanted(job, hold)
+                self._holds.take_slots(job, hold, count, deadline)
+                self._holds.still_wanted(job, hold)
             answers = {}
             for item in wanted:
                 root = Root(self.cache, item["key"])
@@ -195,21 +174,21 @@ class Operations:
 
     def _do_index(self, fields: Mapping[str, Any], _: bytes) -> Dict[str, Any]:
         root = self._locked_root(fields)
-        with self._hold(fields["job"]).lock:
+        with self._holds.of(fields["job"]).lock:
             generation, entries = root.index()
         return {"generation": generation, "dirty": root.standing().dirty, "entries": entries}
 
     def _do_sync(self, fields: Mapping[str, Any], body: bytes) -> Dict[str, Any]:
         root = self._locked_root(fields)
         change, _ = parse_change(fields, body)
-        with self._hold(fields["job"]).lock:
+        with self._holds.of(fields["job"]).lock:
             generation, kept = root.sync(str(fields.get("base") or ""), change, reset=fields.get("reset") is True)
         return {"generation": generation, "kept": kept} if kept else {"generation": generation}
 
     def _do_start(self, fields: Mapping[str, Any], body: bytes) -> Dict[str, Any]:
         job = job_name(fields.get("job"))
         directory = JobDir(self.cache.job(job))
-        hold = self._hold(job)
+        hold = self._holds.of(job)
         with hold.lock:
             if not directory.exists():
                 spec = parse_spec(fields.get("spec"), self.cache)
@@ -249,70 +228,8 @@ class Operations:
         start_supervisor(directory, list(hold.slots.values()), list(hold.roots.values()), self._nursery)
         free(hold.slots)  # the supervisor has them now: they end with it, not with us
 
-    def _hold(self, job: str) -> Hold:
-        with self._lock:
-            return self._holds.setdefault(job, Hold())
-
-    def _take_roots(self, hold: Hold, keys: Sequence[str], deadline: float) -> None:
-        """The locks of all roots, in the order of their keys so that two jobs cannot wait for each other."""
-        taken: Dict[str, int] = {}
-        for key in sorted(set(keys) - set(hold.roots)):
-            root = Root(self.cache, key)
-            root.create()
-            descriptor = locked_within(root.lock, deadline)
-            if descriptor is None:
-                for other in taken.values():
-                    os.close(other)
-                raise Refusal("busy", "root %s is in use" % key)
-            taken[key] = descriptor
-        hold.roots.update(taken)
-
-    def _take_slots(self, job: str, hold: Hold, count: int, deadline: float) -> None:
-        if hold.granted is not None:
-            return
-        try:
-            found = self.slots.take(count, deadline)
-        except BaseException:
-            self._drop(job)
-            raise
-        if found is None:
-            self._drop(job)
-            raise Refusal("busy", "no %d of %d slots became free in time" % (count, self.slots.total))
-        hold.slots = found
-        hold.granted = sorted(found)
-
-    def _drop(self, job: str) -> None:
-        with self._lock:
-            hold = self._holds.pop(job, None)
-        if hold is None:
-            return
-        hold.dropped = True
-        if hold.lock.acquire(blocking=False):  # else its own request is still waiting, and sees the mark
-            try:
-                hold.let_go()
-            finally:
-                hold.lock.release()
-
-    def _still_wanted(self, job: str, hold: Hold) -> None:
-        if hold.dropped:
-            hold.let_go()
-            raise Refusal("busy", "job %s was released meanwhile" % job)
-
     def _locked_root(self, fields: Mapping[str, Any]) -> Root:
-        """The root of a request, its lock held for the job; taken again when the ``serve`` that had it is gone."""
-        job = job_name(fields.get("job"))
-        root = Root(self.cache, root_key(fields.get("root")))
-        if not root.exists():
-            raise Refusal("no-such-root", "there is no root %s" % root.key)
-        hold = self._hold(job)
-        with hold.lock:
-            if root.key not in hold.roots:
-                places = JobDir(self.cache.job(job)).spec().get("roots")
-                keys = [p.get("key") for p in places if isinstance(p, dict)] if isinstance(places, list) else []
-                if root.key not in keys:
-                    raise Refusal("bad-request", "job %s does not hold root %s" % (job, root.key))
-                self._take_roots(hold, [root.key], time.monotonic() + 2.0)
-        return root
+        return self._holds.root(job_name(fields.get("job")), root_key(fields.get("root")))
 
     # -- the job ------------------------------------------------------------------------------------------------
 
@@ -391,7 +308,7 @@ class Operations:
         kept = directory.kept_delta()
         before = dict(kept)
         inline = int(_number(fields, "inline", INLINE_LIMIT, 0, 2**31))
-        with self._hold(job).lock:
+        with self._holds.of(job).lock:
             found = root.delta(job, since, inline, kept, ended_ns=ended_ns)
             if kept != before and directory.exists():
                 directory.keep_delta(kept)
@@ -416,7 +333,7 @@ class Operations:
         ended = not directory.exists() or directory.result() is not None
         if fields.get("collect") is True and not ended:
             raise Refusal("busy", "job %s has not ended" % job)
-        self._drop(job)
+        self._holds.drop(job)
         if fields.get("collect") is True:
             collect.remove_job(self.cache, directory.path)
         return {}

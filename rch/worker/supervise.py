@@ -21,11 +21,13 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 from rch.worker import _clock, _fetched
 from rch.worker._cgroup import MemoryGroup, memory_group, oom_kills_of_machine
 from rch.worker._control import Control
+from rch.worker._feed import Feed
 from rch.worker._jobdir import JobDir
 from rch.worker._launch import Launched, launch
 from rch.worker._locks import open_lock, try_lock
 from rch.worker._log import LogWriter
 from rch.worker._mountpoints import MountPoints
+from rch.worker._outcome import Outcome, shown, start_failure
 from rch.worker._sandbox import Mount, job_mounts
 from rch.worker.cache import Cache, boot_id
 from rch.worker.protocol import LOG_PAYLOAD_MAX, STREAM_STDERR
@@ -38,7 +40,6 @@ GRACE_S = 5.0
 _STUCK_S = 3.0
 """PID 1 answers a KILL of everything within this time, or its sandbox is torn down from outside."""
 
-_STDIN_MAX = 1 << 20
 _FETCH_FDS = {"0": "null", "1": "pipe", "2": "same"}
 """A fetch step has no input; all it says counts as stderr."""
 
@@ -48,18 +49,6 @@ goes before that file. Nothing of a project may run where the caches are writabl
 
 _TIOCSIG = 0x40045436
 _TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP}
-
-
-class Outcome:
-    """How one command in the sandbox ended. ``failure`` is set when it never started: (code or None, message)."""
-
-    def __init__(self) -> None:
-        self.started_ns = 0
-        self.wait_status: Optional[int] = None
-        self.failure: Optional["tuple[Optional[int], str]"] = None
-        self.usage = (0, 0, 0)
-        self.reason = "exited"
-        self.message = ""
 
 
 class Supervisor:
@@ -77,13 +66,7 @@ class Supervisor:
         self._lines = b""
         self._errors = b""
         self._terminal: Optional[int] = None
-        self._stdin: Optional[int] = None
-        self._stdin_data = bytearray()
-        self._stdin_used = False
-        self._stdin_total = 0
-        self._stdin_ended = False
-        self._stdin_gone = False
-        self._waiting_to_write = False
+        self._feed = Feed(self._selector, self._read_terminal)
         self._kill_at: Optional[float] = None
         self._tear_at: Optional[float] = None
         self._ends_at: Optional[float] = None
@@ -129,7 +112,7 @@ class Supervisor:
         kills = oom_kills_of_machine()
         try:
             outcome = self._command(spec, spec.argv, env, spec.fds, mounts, cpus, spec.timeout_s, group)
-            self._judge_memory(outcome, group, kills)
+            outcome.judge_memory(group, kills)
         finally:
             if group is not None:
                 group.remove()
@@ -151,7 +134,7 @@ class Supervisor:
 
     def _lacked_sources(self, outcome: Outcome) -> bool:
         ended_red = outcome.reason == "exited" and bool(outcome.wait_status) and outcome.failure is None
-        return ended_red and not self._cancelled and not self._stdin_used and _fetched.may_be_missing(self.job.log)
+        return ended_red and not self._cancelled and not self._feed.used and _fetched.may_be_missing(self.job.log)
 
     def _shared(self, spec: Spec) -> List[Place]:
         places: List[Place] = []
@@ -178,44 +161,16 @@ class Supervisor:
     def _fetch_failed(self, outcome: Outcome, argv: Sequence[str]) -> Outcome:
         if outcome.reason == "killed":
             return outcome
-        how = outcome.message or ("timeout" if outcome.reason == "timeout" else _shown(outcome.wait_status))
+        how = outcome.message or ("timeout" if outcome.reason == "timeout" else shown(outcome.wait_status))
         outcome.message = "fetch failed: %s: %s" % (" ".join(argv)[:200], how)
         outcome.reason, outcome.failure, outcome.wait_status = "setup", (None, outcome.message), None
         return outcome
-
-    def _judge_memory(self, outcome: Outcome, group: Optional[MemoryGroup], kills_before: int) -> None:
-        if outcome.reason != "exited" or outcome.wait_status == 0:
-            return
-        if group is not None:
-            if group.oom_kills():
-                outcome.reason, outcome.message = "oom", "over its memory limit"
-            return
-        killed = outcome.wait_status is not None and _signal_of(outcome.wait_status) == signal.SIGKILL
-        if killed and oom_kills_of_machine() > kills_before:
-            outcome.reason, outcome.message = "oom", "the worker ran out of memory"
 
     def _finish(self, outcome: Outcome, started_ns: int) -> None:
         """Free the slots, then say so: who reads ``rc`` finds them free."""
         for descriptor in self._slots:
             os.close(descriptor)
-        status = outcome.wait_status
-        code, number = (None, None) if status is None else (_code_of(status), _signal_of(status))
-        if outcome.failure is not None:
-            code, outcome.reason = outcome.failure[0], "setup"
-            outcome.message = outcome.message or outcome.failure[1]
-        self.job.write_result(
-            {
-                "code": code,
-                "signal": number,
-                "reason": outcome.reason,
-                "message": outcome.message,
-                "started_ns": outcome.started_ns or started_ns,
-                "ended_ns": _clock.now_ns(),
-                "user_ms": outcome.usage[0],
-                "system_ms": outcome.usage[1],
-                "max_rss": outcome.usage[2] * 1024,
-            }
-        )
+        self.job.write_result(outcome.result(started_ns))
         self._control.close()
 
     # -- one command --------------------------------------------------------------------------------------------
@@ -261,11 +216,9 @@ class Supervisor:
         for descriptor, stream in launched.outputs.items():
             self._watch_output(descriptor, STREAM_STDERR if fetching else stream)
         if not fetching:
-            self._stdin_gone = fds["0"] == "null"
+            self._feed.begin(has_input=fds["0"] != "null")
         if launched.stdin is not None:
-            os.set_blocking(launched.stdin, False)
-            self._stdin = launched.stdin
-            self._feed()
+            self._feed.into_pipe(launched.stdin)
         try:
             self._loop(launched)
         finally:
@@ -333,7 +286,7 @@ class Supervisor:
         for descriptor in [*launched.outputs, launched.errors]:
             self._unwatch(descriptor)
         launched.outputs.clear()
-        self._close_stdin()
+        self._feed.close()
         self._close_terminal()
         self._unwatch(launched.control.fileno(), close=False)
         if launched.process.poll() is None:
@@ -364,7 +317,7 @@ class Supervisor:
             os.set_inheritable(descriptor, False)
             self._terminal = descriptor
             self._watch_output(descriptor, self._launched.terminal_stream or STREAM_STDERR)
-            self._feed()
+            self._feed.into_terminal(descriptor)
         if not data:
             self._unwatch(control.fileno(), close=False)
             return
@@ -379,7 +332,7 @@ class Supervisor:
                 self._outcome.started_ns = int(words[1]) + _clock.offset_ns()
                 self.job.note_start(self._outcome.started_ns)
             elif words[:1] == [b"F"]:
-                self._outcome.failure = _start_failure(int(words[1]), words[2])
+                self._outcome.failure = start_failure(int(words[1]), words[2])
             elif words[:1] == [b"X"]:
                 self._outcome.wait_status = int(words[1])
                 self._outcome.usage = (int(words[2]), int(words[3]), int(words[4]))
@@ -432,8 +385,8 @@ class Supervisor:
     def _handle(self, request: Dict[str, Any], body: bytes) -> Optional[Dict[str, Any]]:
         op = request.get("op")
         if op == "stdin":
-            accepted = self._take_stdin(body, ended=request.get("eof") is True)
-            return {"ok": True, "accepted": accepted, "total": self._stdin_total}
+            accepted = self._feed.take(body, ended=request.get("eof") is True)
+            return {"ok": True, "accepted": accepted, "total": self._feed.total}
         if op == "signal":
             self._signal(str(request.get("signal")))
             return {"ok": True}
@@ -464,61 +417,6 @@ class Supervisor:
         else:
             self._say("K %d" % number)
 
-    def _take_stdin(self, data: bytes, *, ended: bool) -> int:
-        """How much of *data* was taken: all, into nothing, once the job has closed its stdin, as with a closed pipe."""
-        if self._stdin_gone:
-            return len(data)
-        self._stdin_used = self._stdin_used or bool(data)
-        accepted = min(len(data), _STDIN_MAX - len(self._stdin_data))
-        self._stdin_total += accepted
-        self._stdin_data += data[:accepted]
-        if ended and accepted == len(data):
-            self._stdin_ended = True
-        self._feed()
-        return accepted
-
-    def _feed(self) -> None:
-        target = self._stdin if self._stdin is not None else self._terminal
-        if target is None:
-            return
-        try:
-            while self._stdin_data:
-                del self._stdin_data[: os.write(target, self._stdin_data[: 1 << 16])]
-        except BlockingIOError:
-            self._want_to_write(target, wanted=True)
-            return
-        except OSError:
-            self._stdin_gone = True
-            self._stdin_data.clear()
-            self._close_stdin()
-            return
-        self._want_to_write(target, wanted=False)
-        if self._stdin_ended:
-            self._stdin_ended = False
-            if target == self._stdin:
-                self._stdin_gone = True
-                self._close_stdin()
-            else:
-                with contextlib.suppress(OSError):
-                    os.write(target, b"\x04")
-
-    def _want_to_write(self, target: int, *, wanted: bool) -> None:
-        if wanted == self._waiting_to_write:
-            return
-        self._waiting_to_write = wanted
-        if target == self._terminal:
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0)
-            self._selector.modify(target, events, self._read_terminal_and_feed)
-        elif wanted:
-            self._selector.register(target, selectors.EVENT_WRITE, self._feed)
-        else:
-            self._selector.unregister(target)
-
-    def _read_terminal_and_feed(self) -> None:
-        if self._terminal is not None and self._launched is not None:
-            self._read_output(self._terminal, self._launched.terminal_stream or STREAM_STDERR)
-        self._feed()
-
     # -- insides ------------------------------------------------------------------------------------------------
 
     def _say(self, line: str) -> None:
@@ -536,16 +434,15 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
-    def _close_stdin(self) -> None:
-        if self._stdin is not None:
-            self._unwatch(self._stdin)
-            self._stdin = None
-            self._waiting_to_write = False
-
     def _close_terminal(self) -> None:
         if self._terminal is not None:
+            self._feed.close()
             self._unwatch(self._terminal)
             self._terminal = None
+
+    def _read_terminal(self) -> None:
+        if self._terminal is not None and self._launched is not None:
+            self._read_output(self._terminal, self._launched.terminal_stream or STREAM_STDERR)
 
     def _wakeup(self) -> int:
         """Signals arrive as bytes in the loop: an ended child, and TERM (the machine goes down) as a cancel."""
@@ -586,25 +483,3 @@ def supervise(job: str, slots: Sequence[int], locks: Sequence[int], ready: Optio
     for descriptor in locks:
         os.close(descriptor)
     os.close(pid_file)
-
-
-def _start_failure(number: int, stage: bytes) -> "tuple[Optional[int], str]":
-    text = os.strerror(number)
-    if stage == b"exec":
-        return (127, "command not found") if number == errno.ENOENT else (126, "cannot be executed: %s" % text)
-    return None, "%s: %s" % ({b"cwd": "working directory"}.get(stage, "set-up"), text)
-
-
-def _signal_of(status: int) -> Optional[int]:
-    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
-
-
-def _code_of(status: int) -> Optional[int]:
-    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
-
-
-def _shown(status: Optional[int]) -> str:
-    if status is None:
-        return "no result"
-    number = _signal_of(status)
-    return "signal %d" % number if number is not None else "exit status %s" % _code_of(status)

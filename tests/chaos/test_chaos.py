@@ -79,7 +79,7 @@ class Station:
         self.executor = MockExecutor(worker, self.mock, plan)
         self.pool = Pool(self.places.state, self.places.run, "c", make_executor=lambda _: self.executor)
         self.pool._adopt(Registry({"mock": worker}, "d"))  # the watch thread is not started: no operation but ours
-        self.desk = Desk(self.places, self.store, self.pool, instance="i")
+        self.desk = Desk(self.places, self.store, self.pool)
         self.desk._adopted.set()  # orders wait until the jobs of an earlier rchd are known; there was none
         self.project = tmp / "project"
         self.project.mkdir()

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
-from rch.daemon.wire import Frame, SocketTransport, SpoolServer, Transport, log_chunk, read_request
+from rch.daemon.spool import SpoolServer
+from rch.daemon.wire import Frame, SocketTransport, Transport, log_chunk, read_request
 from rch.worker.protocol import log_frame
 
 Script = Callable[["Peer"], None]

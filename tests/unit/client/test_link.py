@@ -20,7 +20,8 @@ from fake_rchd import FakeRchd, Peer
 
 from rch.client_link import NoLink, open_link
 from rch.client_paths import BadPlace, Traceless, path_without_shims, run_dir, socket_path, state_dir
-from rch.daemon.wire import Frame, SocketTransport, SpoolServer, WireError, open_spool, read_request
+from rch.daemon.spool import SpoolServer, open_spool
+from rch.daemon.wire import Frame, SocketTransport, WireError, read_request
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -1,0 +1,65 @@
+"""What an order asks for: offload or local, the build's own words in it, and whether it may run here at all."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from rch.config import Config
+from rch.config.policy import policy_of
+from rch.errors import NotOffloadable
+from rch.intercept import classify_argv
+from rch.intercept.decision import Segment, Verdict
+from rch.order import Order
+from rch.paths import Argv
+from rch.project import cargo_aliases
+from rch.toolchains import FREE_COMMAND, build_argv, preflight
+from rch.toolchains.cargo import expand as expand_aliases
+
+
+def decide(order: Order, config: Config) -> Segment:
+    """The one decision (lessons IC-09), with the free command of a named place on top."""
+    segment = classify_argv(
+        order.argv, order.cwd, policy_of(config), env=order.env, aliases=lambda cwd: cargo_aliases(cwd, order.env)
+    )
+    if segment.verdict is Verdict.LOCAL and order.options.must_be_remote:
+        return replace(segment, verdict=Verdict.OFFLOAD, kind=FREE_COMMAND, reason="", tier=4)
+    if segment.verdict is Verdict.OFFLOAD and not config.enabled and not order.options.must_be_remote:
+        return replace(segment, verdict=Verdict.LOCAL, reason="disabled", detail="switched off by the configuration")
+    if segment.verdict is Verdict.OFFLOAD and config.local_only and not order.options.must_be_remote:
+        return replace(segment, verdict=Verdict.LOCAL, reason="local-only", detail="local_only in the configuration")
+    return segment
+
+
+def understood(order: Order, segment: Segment) -> Order:
+    """The order with the build's own words and what the job runs.
+
+    Raises NotOffloadable with a ``preflight-…`` code when the tool here will only report an error.
+    """
+    assert segment.kind is not None
+    words = Argv(*(segment.argv or order.argv))
+    if segment.kind.name.startswith("cargo."):
+        words = Argv(*expand_aliases(words, cargo_aliases(order.cwd, order.env)))
+    run = Argv(*build_argv(words, segment.kind)) if segment.kind.run_locally_after else order.argv
+    if segment.kind.name != FREE_COMMAND.name:
+        found = preflight.check(words, segment.kind, order.cwd, read_small, names_in)
+        if found.reason:
+            raise NotOffloadable(found.details, code=found.reason, hint=found.suggestion)
+    return replace(order, words=words, run=run)
+
+
+def read_small(path: str) -> bytes | None:
+    """A manifest for the preflight; None when there is none that could be one."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return None
+
+
+def names_in(path: str) -> list[str] | None:
+    """The names in a directory for the preflight; None when it cannot be read."""
+    try:
+        return os.listdir(path)
+    except OSError:
+        return None

@@ -1,0 +1,143 @@
+"""Which worker takes a command, for how many slots and why; and why each of the others does not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import structlog
+
+from rch.config import Config
+from rch.daemon.modes import MODES, Modes, view_of
+from rch.daemon.pool import Member, Pool
+from rch.daemon.store import Store
+from rch.daemon.terms import wanted_of
+from rch.errors import DiskFull, Fault, NotOffloadable, RchError, ToolMissing, Unreachable, UsageError
+from rch.intercept.decision import Kind
+from rch.order import Order
+from rch.project.model import Project
+from rch.schedule.choose import WorkerView, choose
+
+_log = structlog.get_logger("leases")
+
+
+HINTS = {
+    "toolchain-mismatch": "ansible-playbook playbooks/workers.yml",
+    "clock-skew": "rch doctor",
+    "unreachable": "rch workers probe",
+    "capability-missing": "rch doctor",
+    "no-candidate": "rch status",
+}
+
+
+@dataclass(frozen=True)
+class Lease:
+    """n slots on one worker for one job, and why this worker."""
+
+    member: Member
+    view: WorkerView
+    slots: int
+    reason: str
+
+
+class Leases:
+    """Finds a worker for a command."""
+
+    def __init__(self, pool: Pool, store: Store, modes: Modes) -> None:
+        self._pool = pool
+        self._store = store
+        self._modes = modes
+
+    def lease(
+        self, order: Order, kind: Kind, project: Project, config: Config, tried: Mapping[str, tuple[str, str]]
+    ) -> Lease:
+        """The first admissible worker that answers, or NotOffloadable with each worker's reason."""
+        mode = order.options.mode or config.switches.mode or ""
+        if mode in MODES and not tried:
+            special = self._modes.member(mode, order.env)
+            self._pool.connect(special)
+            seen = view_of(special)
+            wanted = wanted_of(order, kind, project, config, seen.slots_total)
+            return Lease(special, seen, max(1, min(wanted.slots, seen.slots_total)), f"mode {mode}")
+        if not self._pool.members():
+            self._pool.load()
+        if not self._pool.members():
+            error = self._pool.registry_error
+            raise NotOffloadable(error or "no worker is registered", code="no-workers", hint="rch init")
+        self._check_names(order)
+        wanted = wanted_of(order, kind, project, config, len(os.sched_getaffinity(0)))
+        refused = dict(tried)
+        while True:
+            choice = choose(wanted, self._views(project))
+            candidates = [c for c in choice.candidates if c.name not in refused]
+            if not candidates:
+                refused = {**choice.refused, **refused}
+                shown = "; ".join(
+                    f"{name}: {text.removeprefix(name + ': ')}" for name, (_, text) in sorted(refused.items())
+                )
+                codes = {code for code, _ in refused.values()}
+                code = codes.pop() if len(codes) == 1 else "no-candidate"
+                workers = {name: text for name, (_, text) in refused.items()}
+                only = self._pool.member(next(iter(refused))) if len(refused) == 1 else None
+                hint = (only.hint if only else "") or HINTS.get(code, "")
+                raise NotOffloadable(shown or "no worker is registered", code=code, workers=workers, hint=hint)
+            view = candidates[0]
+            member = self._pool.member(view.name)
+            if member is None:
+                refused[view.name] = ("no-candidate", "left the inventory")
+                continue
+            try:
+                hello = self._pool.connect(member)
+            except RchError as error:
+                refused[view.name] = (code_of(error), error.message)
+                continue
+            if not hello.sandbox_ok or view.clock_ns != member.executor.clock_offset_ns():
+                # What the handshake told was not known when the choice was made: choose again with it.
+                choice = choose(wanted, [v for v in self._views(project) if v.name == view.name])
+                if view.name in choice.refused:
+                    refused[view.name] = choice.refused[view.name]
+                    continue
+            slots = max(1, min(wanted.slots, hello.slots_total))
+            reason = "pinned" if wanted.pinned else ("only worker" if len(choice.candidates) == 1 else "standard")
+            return Lease(member, view, slots, reason)
+
+    def _check_names(self, order: Order) -> None:
+        """A flag that names a worker or tag that does not exist is a mistake, not a restriction (lessons UX-04)."""
+        members = self._pool.members()
+        names = sorted(m.worker.name for m in members)
+        if order.options.worker and order.options.worker not in names:
+            raise UsageError(
+                f"no worker {order.options.worker!r} in the inventory (known: {', '.join(names)})",
+                what=order.options.worker,
+                allowed=tuple(names),
+                hint="rch workers list",
+            )
+        tags = {tag for m in members for tag in m.worker.declared.tags}
+        for part in filter(None, (p.strip().removeprefix("!") for p in order.options.tag.split(","))):
+            if part not in tags:
+                known = ", ".join(sorted(tags)) or "none"
+                raise UsageError(f"no worker has the tag {part!r} (known: {known})", what=part, hint="rch workers list")
+
+    def _views(self, project: Project) -> list[WorkerView]:
+        views = self._pool.views(self._store.switches(), lambda name: self._clock_then(project, name))
+        return [replace(view, unportable=self._store.unportable(project.id, view.worker_class)) for view in views]
+
+    def _clock_then(self, project: Project, worker: str) -> int | None:
+        known = [c for r in project.roots if (c := self._store.root_clock(r.key, worker)) is not None]
+        return known[0] if known else None
+
+    def fault(self, member: Member, fault: Fault) -> None:
+        """A fault before the start; the next worker is tried."""
+        _log.warning("fault", worker=member.worker.name, error=fault.label, message=fault.message)
+        if isinstance(fault, Unreachable):
+            self._pool.mark_down(member, fault)
+
+
+def code_of(error: RchError) -> str:
+    """The reason code that a fault means when the command runs here because of it."""
+    if isinstance(error, ToolMissing):
+        return "capability-missing"
+    if isinstance(error, DiskFull):
+        return "disk-full"
+    return "unreachable"
