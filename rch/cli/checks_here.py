@@ -256,7 +256,7 @@ def check_jobs(way: Api) -> Iterator[Check]:
         yield ok("undelivered", "no job waits to be fetched")
 
 
-def check_unportable(state: AbsPath) -> Iterator[Check]:
+def check_unportable(state: AbsPath, way: Api) -> Iterator[Check]:
     """Projects that stay here because a build was red there and green here."""
     import contextlib
     import sqlite3
@@ -264,16 +264,17 @@ def check_unportable(state: AbsPath) -> Iterator[Check]:
     path = os.path.join(state, "rch.db")
     if not os.path.exists(path):
         return
-    query = "SELECT project, kind, class, unportable FROM history WHERE unportable != '' ORDER BY 1, 2, 3"
+    query = "SELECT project, class, reason FROM unportable ORDER BY 1, 2"
     try:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)) as store:
             rows = store.execute(query).fetchall()
     except sqlite3.Error as error:
         yield warn("store", f"{path}: {error}", "rch daemon restart")
         return
-    for project, _, worker_class, why in rows:
+    for project, worker_class, why in rows:
         text = f"{project} stays here instead of {worker_class}: {why}"
-        yield warn("unportable", text, "rch workers probe, then add the missing package to the worker")
+        remedy = "add the missing package to the worker, then rch workers probe; or try again: rch doctor --fix"
+        yield warn("unportable", text, remedy, functools.partial(way.post, "unportable", "forget"))
 
 
 def _answers(path: str) -> bool:

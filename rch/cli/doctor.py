@@ -24,7 +24,11 @@ MARKS = {OK: "ok  ", WARN: "warn", FAIL: "FAIL"}
 
 
 @click.command(cls=RchCommand)
-@click.option("--fix", is_flag=True, help="Mend what can be mended safely: modes, a stale registry, rchd not running.")
+@click.option(
+    "--fix",
+    is_flag=True,
+    help="Mend what is safe to mend: modes, a stale registry, rchd not running, unportable marks.",
+)
 @click.option("--no-workers", is_flag=True, help="Look at this machine only; no connection is made.")
 @click.argument("directory", required=False, type=click.Path(exists=True, file_okay=False))
 def doctor(*, fix: bool, no_workers: bool, directory: str | None) -> int:
@@ -79,7 +83,7 @@ def examine(cwd: str, *, with_workers: bool) -> list[Check]:
         checks += local.check_jobs(way)
     pid = status.get("pid") if status else None
     checks += local.check_agent(env, pid if isinstance(pid, int) else None)
-    checks += local.check_unportable(where.state)
+    checks += local.check_unportable(where.state, way)
     if with_workers and registry is not None and registry.workers:
         known = {str(worker.get("name")) for worker in (status or {}).get("workers", [])}
         alone = probe_here(where)

@@ -48,6 +48,7 @@ def make_app(rchd: Rchd) -> web.Application:
     post("/v1/jobs/{id}/fetch", lambda r, _: rchd.fetch_job(r.match_info["id"]))
     post("/v1/workers/{name}/probe", lambda r, _: rchd.probe(r.match_info["name"]))
     post("/v1/workers/{name}/{verb:drain|enable|disable}", lambda r, _: rchd.switch(**r.match_info))
+    post("/v1/unportable/forget", lambda _, __: rchd.forget_unportable())
     post("/v1/refresh", lambda _, __: rchd.refresh())
     post("/v1/decide", lambda _, b: rchd.hooks.decide(b))
     app.router.add_post("/hook/{agent:[a-z]+}", agent_hook(rchd))

@@ -63,11 +63,11 @@ class Desk:
         self._modes = Modes(places.state, client)
         self._locks = RootLocks()
         self._projects = Projects(places, client, self._locks)
-        self._leases = Leases(pool, store, self._modes)
+        self._portability = Portability(store)
+        self._leases = Leases(places.state, pool, store, self._modes, self._portability)
         self._underway = Underway(store, pool)
         self._pusher = Pusher(places, store, client, self._projects, self._underway)
         self._deliveries = Deliveries(places, store, pool, self._underway, self._locks)
-        self._portability = Portability(store)
         self._local_runs = LocalRuns(store, self._portability)
         self._started_with = {name: os.environ.get(name, "") for name in D_VARIABLES}
         self._stopping = False
@@ -292,6 +292,10 @@ class Desk:
     def fetch(self, job: Job) -> Job:
         """`rch fetch`: complete the return of an undelivered job while its directory lives."""
         return self._deliveries.fetch(job)
+
+    def forget_unportable(self) -> int:
+        """Every project is tried on every class of worker again; how many marks there were."""
+        return self._portability.forget()
 
     def probe(self, member: Member) -> dict[str, Any]:
         """Both planes on connections of their own."""

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
 from rch.config import Config
 from rch.daemon.modes import MODES, Modes, view_of
 from rch.daemon.pool import Member, Pool
+from rch.daemon.portability import Portability
 from rch.daemon.store import Store
 from rch.daemon.terms import wanted_of
 from rch.errors import DiskFull, Fault, NotOffloadable, RchError, ToolMissing, Unreachable, UsageError
 from rch.intercept.decision import Kind
 from rch.order import Order
+from rch.paths import AbsPath
 from rch.project.model import Project
 from rch.schedule.choose import WorkerView, choose
+from rch.transfer import HeldIndex
 
 _log = structlog.get_logger("leases")
 
@@ -44,7 +47,9 @@ class Lease:
 class Leases:
     """Finds a worker for a command."""
 
-    def __init__(self, pool: Pool, store: Store, modes: Modes) -> None:
+    def __init__(self, state_dir: AbsPath, pool: Pool, store: Store, modes: Modes, portability: Portability) -> None:
+        self._portability = portability
+        self._state = state_dir
         self._pool = pool
         self._store = store
         self._modes = modes
@@ -69,7 +74,11 @@ class Leases:
         wanted = wanted_of(order, kind, project, config, len(os.sched_getaffinity(0)))
         refused = dict(tried)
         while True:
-            choice = choose(wanted, self._views(project))
+            views = self._views(project)
+            choice = choose(wanted, views)
+            for view in views:
+                if view.clock_moved and view.name in choice.refused:  # once: the next command starts cold there
+                    self._end_pool(project, view.name)
             candidates = [c for c in choice.candidates if c.name not in refused]
             if not candidates:
                 refused = {**choice.refused, **refused}
@@ -94,7 +103,10 @@ class Leases:
                 continue
             if not hello.sandbox_ok or view.clock_ns != member.executor.clock_offset_ns():
                 # What the handshake told was not known when the choice was made: choose again with it.
-                choice = choose(wanted, [v for v in self._views(project) if v.name == view.name])
+                views = [v for v in self._views(project) if v.name == view.name]
+                choice = choose(wanted, views)
+                if views and views[0].clock_moved:  # refused for it once, or its kind does not mind: cold either way
+                    self._end_pool(project, view.name)
                 if view.name in choice.refused:
                     refused[view.name] = choice.refused[view.name]
                     continue
@@ -121,11 +133,18 @@ class Leases:
 
     def _views(self, project: Project) -> list[WorkerView]:
         views = self._pool.views(self._store.switches(), lambda name: self._clock_then(project, name))
-        return [replace(view, unportable=self._store.unportable(project.id, view.worker_class)) for view in views]
+        return self._portability.judged(project.id, views)
 
     def _clock_then(self, project: Project, worker: str) -> int | None:
         known = [c for r in project.roots if (c := self._store.root_clock(r.key, worker)) is not None]
         return known[0] if known else None
+
+    def _end_pool(self, project: Project, worker: str) -> None:
+        """Times of before and after a jump of the clock do not compare (PM-04): what was built there is given up."""
+        for root in project.roots:
+            HeldIndex.load(self._state, root.key, worker).afresh().save(self._state)
+            self._store.forget_root_clock(root.key, worker)
+        _log.warning("pool ended", worker=worker, project=project.id)
 
     def fault(self, member: Member, fault: Fault) -> None:
         """A fault before the start; the next worker is tried."""

@@ -23,7 +23,7 @@ from rch.execute.local import LocalExecutor
 from rch.execute.ssh import SshExecutor
 from rch.fleet.model import Registry, Worker
 from rch.fleet.registry import load_registry, read_registry, refresh_if_stale
-from rch.fleet.toolchains import identities, rust_targets, shown, worker_class
+from rch.fleet.toolchains import equipment, identities, rust_targets, shown, worker_class
 from rch.paths import AbsPath
 from rch.schedule.choose import WorkerView
 
@@ -229,6 +229,7 @@ class Pool:
             sandbox_ok=hello.sandbox_ok if hello else True,
             sandbox_why=hello.sandbox_why if hello else "",
             worker_class=worker_class(facts),
+            equipment=equipment(facts),
             clock_ns=member.executor.clock_offset_ns(),
             clock_then_ns=clock_then_ns,
         )

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
 import structlog
 
 from rch.config import Config
 from rch.daemon.running import Running
-from rch.daemon.store import Store
+from rch.daemon.store import Mark, Store
 from rch.errors import NotOffloadable
 from rch.order import Order
+from rch.schedule.choose import WorkerView
 from rch.toolchains import FREE_COMMAND
 
 _log = structlog.get_logger("portability")
+
+MARK_S = 7 * 86400.0
+"""A mark that nothing has put in question is tried again after a week: one red build there, repeated here."""
 
 
 class RedThere(NotOffloadable):
@@ -25,6 +33,7 @@ class RedThere(NotOffloadable):
         )
         self.worker = running.name
         self.worker_class = str(running.job.options.get("class", ""))
+        self.equipment = str(running.job.options.get("equipment", ""))
         self.project = running.job.project
 
 
@@ -59,5 +68,21 @@ class Portability:
         """How the repetition here ended: green here and red there makes the project unportable."""
         if isinstance(reason, RedThere) and status == 0:
             why = f"{command[:80]} failed on {reason.worker}, passed here"
-            self._store.mark_unportable(reason.project, reason.worker_class, why)
+            self._store.mark_unportable(Mark(reason.project, reason.worker_class, reason.worker, reason.equipment, why))
             _log.warning("unportable", project=reason.project, worker_class=reason.worker_class, why=why)
+
+    def judged(self, project: str, views: Sequence[WorkerView]) -> list[WorkerView]:
+        """*views* with the marks of *project*; a mark that is old, or whose worker was equipped anew since, goes."""
+        marks = {}
+        equipment = {view.name: view.equipment for view in views}
+        for mark in self._store.unportable(project):
+            if equipment.get(mark.worker, mark.equipment) != mark.equipment or time.time() - mark.marked > MARK_S:
+                self._store.forget_unportable(mark.project, mark.worker_class)
+                _log.info("portable again?", project=project, worker_class=mark.worker_class, worker=mark.worker)
+            else:
+                marks[mark.worker_class] = mark.reason
+        return [replace(view, unportable=marks.get(view.worker_class, "")) for view in views]
+
+    def forget(self) -> int:
+        """Take every mark away; how many there were."""
+        return self._store.forget_unportable()

@@ -115,8 +115,9 @@ class Pusher:
             locked=True,
             boot_id=hello.boot_id if hello else "",
         )
+        job.options["clock_ns"] = clock = executor.clock_offset_ns()
         for root in project.roots:
-            self._store.set_root_clock(root.key, lease.member.worker.name, executor.clock_offset_ns(), running.boot_id)
+            self._store.set_root_clock(root.key, running.name, clock, running.boot_id)
         self._begin(running, caller)
         self._store.put_job(job)
         for root in project.roots:  # while the job runs: for a restart, and for rch fetch
@@ -156,6 +157,7 @@ class Pusher:
         plans: list[tuple[Root, HeldIndex, PushPlan, Callable[[str], bool]]] = []
         for root in project.roots:
             held = HeldIndex.load(self._places.state, root.key, name)
+            held = held.afresh() if order.options.no_cache else held
             here = exists_here(root)
             plan = plan_push(project.manifests[root.key], root, held, here)
             check_size(plan, config.max_transfer_mb * 1_000_000, root)
@@ -166,6 +168,9 @@ class Pusher:
         bodies: list[bytes] = []
         room = INLINE_LIMIT
         for root, _, plan, _ in plans:
+            if order.options.no_cache:  # an empty tree is a matter of ``sync``; here only the lock is taken
+                parts.append({"key": root.key, "path": root.path, "base": None})
+                continue
             part, body = prepare_part(plan, project.manifests[root.key], root, room=room)
             room -= len(body)
             parts.append(part)
@@ -205,6 +210,7 @@ class Pusher:
                 answer=row if isinstance(row, dict) else {},
                 exists_here=here,
                 started=started,
+                reset=order.options.no_cache,
                 rescan=self._rescan(root.key, order, kind, config),
             )
             pushed[root.key].held.save(self._places.state)
@@ -226,7 +232,11 @@ class Pusher:
             requester=str(order.pid),
             project=project.id,
             roots=[asdict(root) for root in project.roots],
-            options={"must_be_remote": order.options.must_be_remote, "class": lease.view.worker_class},
+            options={
+                "must_be_remote": order.options.must_be_remote,
+                "class": lease.view.worker_class,
+                "equipment": lease.view.equipment,
+            },
         )
 
     def _begin(self, running: Running, caller: Session) -> None:

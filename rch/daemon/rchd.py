@@ -284,6 +284,10 @@ class Rchd:
         self.store.set_switch(member.worker.name, "" if verb == "enable" else verb)
         return self._worker(member, self.store.unfinished())
 
+    def forget_unportable(self) -> dict[str, Any]:
+        """Try every project on every class of worker again."""
+        return {"forgotten": self.desk.forget_unportable()}
+
     def refresh(self) -> dict[str, Any]:
         """Take over the inventory and the facts as they are now."""
         self.pool.refresh()

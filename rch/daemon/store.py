@@ -17,7 +17,7 @@ from typing import Any
 
 from rch.paths import AbsPath
 
-SCHEMA = 1
+SCHEMA = 2
 
 FINAL = frozenset({"done", "failed", "timeout", "killed", "oom", "lost"})
 """States that a job never leaves (checklist S21)."""
@@ -41,7 +41,28 @@ MIGRATIONS: tuple[str, ...] = (
       PRIMARY KEY (root, worker)
     );
     """,
+    # Marks of the first schema were for ever and did not say what they rested on; they are learnt again.
+    """
+    DELETE FROM history WHERE kind = '*';
+    ALTER TABLE history DROP COLUMN unportable;
+    CREATE TABLE unportable (
+      project TEXT NOT NULL, class TEXT NOT NULL, worker TEXT NOT NULL, equipment TEXT NOT NULL, reason TEXT NOT NULL,
+      marked REAL NOT NULL, PRIMARY KEY (project, class)
+    );
+    """,
 )
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A project that stays here for a class of workers: red on *worker*, as it was equipped then, and green here."""
+
+    project: str
+    worker_class: str
+    worker: str
+    equipment: str
+    reason: str
+    marked: float = 0.0
 
 
 @dataclass
@@ -197,23 +218,26 @@ class Store:
             ).fetchone()
         return bool(row and row[0])
 
-    def mark_unportable(self, project: str, worker_class: str, reason: str) -> None:
-        """From now on the project stays here for that class, with *reason*; an empty one takes the mark away."""
+    def mark_unportable(self, mark: Mark) -> None:
+        """From now on the project stays here for that class."""
         with self._transaction() as db:
             db.execute(
-                "INSERT INTO history (project, kind, class, unportable, changed) VALUES (?, '*', ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET unportable = excluded.unportable, changed = excluded.changed",
-                (project, worker_class, reason, time.time()),
+                "INSERT OR REPLACE INTO unportable VALUES (?,?,?,?,?,?)",
+                (mark.project, mark.worker_class, mark.worker, mark.equipment, mark.reason, mark.marked or time.time()),
             )
 
-    def unportable(self, project: str, worker_class: str) -> str:
-        """The reason of the mark, or ""."""
+    def unportable(self, project: str) -> list[Mark]:
+        """The marks of *project*."""
         with self._transaction() as db:
-            row = db.execute(
-                "SELECT unportable FROM history WHERE project = ? AND kind = '*' AND class = ?",
-                (project, worker_class),
-            ).fetchone()
-        return str(row[0]) if row else ""
+            return [Mark(*row) for row in db.execute("SELECT * FROM unportable WHERE project = ?", (project,))]
+
+    def forget_unportable(self, project: str = "", worker_class: str = "") -> int:
+        """Take marks away: of one project and class, of a project, or all; returns how many."""
+        with self._transaction() as db:
+            return db.execute(
+                "DELETE FROM unportable WHERE (? = '' OR project = ?) AND (? = '' OR class = ?)",
+                (project, project, worker_class, worker_class),
+            ).rowcount
 
     # -- clocks -------------------------------------------------------------------------------------------------
 
@@ -229,6 +253,11 @@ class Store:
         """Remember the offset under which a root's tree was last written there."""
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO root_clock VALUES (?,?,?,?)", (root, worker, offset_ns, boot_id))
+
+    def forget_root_clock(self, root: str, worker: str) -> None:
+        """The tree there starts afresh."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM root_clock WHERE root = ? AND worker = ?", (root, worker))
 
     # -- insides ------------------------------------------------------------------------------------------------
 

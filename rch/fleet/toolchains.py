@@ -14,6 +14,7 @@ Shape in rch.fact::
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -77,6 +78,13 @@ def search_path(facts: Mapping[str, Any], tool: str, identity: str) -> tuple[str
     """Directories (as the job sees them) that go behind the caller's PATH, so that the tool is found there."""
     paths = [row.get("path") for name, row in _entries(facts) if name == tool and row["identity"] == identity]
     return tuple(dict.fromkeys(p for p in paths if isinstance(p, str) and p.startswith("/") and ":" not in p))
+
+
+def equipment(facts: Mapping[str, Any]) -> str:
+    """A word for all that a build may find or miss on the worker: its system, packages and toolchains."""
+    parts = [worker_class(facts), str(facts.get("packages", ""))]
+    parts += sorted(f"{tool} {row['identity']}" for tool, row in _entries(facts))
+    return hashlib.blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def worker_class(facts: Mapping[str, Any]) -> str:

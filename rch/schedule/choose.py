@@ -22,6 +22,7 @@ class WorkerView:
     tools:        tool name -> identities present there.
     rust_targets: identity of a Rust toolchain -> triples whose standard library it has there.
     worker_class: distribution, release and architecture, e.g. "debian-12-x86_64".
+    equipment:    a word for its system, packages and toolchains.
     clock_ns:     offset against this machine; clock_then_ns: at this tree's last job there, None if there was none.
     """
 
@@ -39,9 +40,15 @@ class WorkerView:
     sandbox_ok: bool = True
     sandbox_why: str = ""
     worker_class: str = ""
+    equipment: str = ""
     clock_ns: int = 0
     clock_then_ns: int | None = None
     unportable: str = ""
+
+    @property
+    def clock_moved(self) -> bool:
+        """Has its clock jumped since this tree's last job there? Times of before and after cannot be compared."""
+        return self.clock_then_ns is not None and abs(self.clock_ns - self.clock_then_ns) > CLOCK_LIMIT_NS
 
 
 @dataclass(frozen=True)
@@ -144,9 +151,10 @@ def refuse(wanted: Wanted, view: WorkerView) -> tuple[str, str] | None:
         if abs(view.clock_ns) > CLOCK_LIMIT_NS:
             side = "ahead" if view.clock_ns > 0 else "behind"
             return "clock-skew", f"its clock is {abs(view.clock_ns) / 1e9:.1f} s {side}"
-        if view.clock_then_ns is not None and abs(view.clock_ns - view.clock_then_ns) > CLOCK_LIMIT_NS:
-            moved = abs(view.clock_ns - view.clock_then_ns) / 1e9
-            return "clock-skew", f"its clock has moved by {moved:.1f} s since this project's last build there"
+        if view.clock_moved:
+            moved = abs(view.clock_ns - (view.clock_then_ns or 0)) / 1e9
+            text = f"its clock has moved by {moved:.1f} s since this project's last build there"
+            return "clock-skew", f"{text}; the next one starts afresh"
     if view.unportable:
         return "unportable", f"project marked unportable on {view.worker_class} ({view.unportable})"
     return None

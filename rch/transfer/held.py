@@ -107,6 +107,10 @@ class HeldIndex:
         except FileNotFoundError:
             return
 
+    def afresh(self) -> HeldIndex:
+        """Nothing known of the worker's tree: its build directory starts cold. What is owed here is still owed."""
+        return HeldIndex(self.root_key, self.worker, owed=self.owed)
+
     @property
     def since(self) -> str | None:
         """The generation to ask a Delta against: None asks for everything, with its true order."""

@@ -121,6 +121,7 @@ def push(
     answer: Mapping[str, Any],
     exists_here: Callable[[str], bool],
     started: bool = False,
+    reset: bool = False,
     rescan: Callable[[], Manifest] | None = None,
     streams: int = 1,
     pause: Callable[[float], None] = time.sleep,
@@ -130,6 +131,8 @@ def push(
     part, answer: what :func:`prepare_part` gave, and the worker's answer for this root (generation, dirty, applied).
     started: the job runs already, for it was in the same request. The caller asked :func:`changed_since` between
              :func:`prepare_part` and that request, so what runs there is one state of this tree (SP-04).
+    reset:   begin with an empty tree there: every file goes over, its hash is checked there, nothing of an earlier job
+             stays (``--no-cache``, coverage A-12). *held* is then :meth:`HeldIndex.afresh`.
     rescan:  takes a new manifest; without it a source that changed while it was sent makes the job unstable (SP-04).
     streams: rsync processes for a large push (coverage A-19).
     Raises TransferFault, Unreachable, DiskFull, WorkerFault, HostileAnswer; then the worker's tree is marked dirty
@@ -144,7 +147,7 @@ def push(
         held = held.pushed(plan, generation, manifest.entries)
         pending = False
     else:
-        if answer.get("dirty") or generation != (held.generation or ""):
+        if not reset and (answer.get("dirty") or generation != (held.generation or "")):
             held = sender.learn(held, exists_here)
             plan = plan_push(manifest, root, held, exists_here)
         pending = True
@@ -154,11 +157,11 @@ def push(
         last = attempt == ROUNDS - 1
         if pending:
             try:
-                held = sender.sync(plan, manifest, held)
-                pending = False
+                held = sender.sync(plan, manifest, held, reset=reset)
+                pending = reset = False
             except _Changed:
                 if last or rescan is None:
-                    manifest, held = sender.sync_frozen(plan, manifest, held, exists_here)
+                    manifest, held = sender.sync_frozen(plan, manifest, held, exists_here, reset=reset)
                     unstable = True
                     break
             except _Unknown:
@@ -233,7 +236,7 @@ class _Sender:
         generation, _dirty, entries = parse_index(answer, self._host)
         return held.adopted(generation, entries, exists_here)
 
-    def sync(self, plan: PushPlan, manifest: Manifest, held: HeldIndex) -> HeldIndex:
+    def sync(self, plan: PushPlan, manifest: Manifest, held: HeldIndex, *, reset: bool = False) -> HeldIndex:
         """Send and apply *plan*. Raises _Changed, _Unknown."""
         fields = _fields(plan)
         if plan.size_bytes <= INLINE_LIMIT:
@@ -244,7 +247,7 @@ class _Sender:
             self._stage(plan.contents, manifest)
         # the worker hashes what came by rsync before it moves it: 20 MB/s is a slow disk
         timeout_s = 120.0 + plan.size_bytes / (20 * MB) + len(plan.changes) / 500
-        request = {"base": plan.base, **fields, "bodies": bodies, "staged": staged}
+        request = {"base": plan.base, **fields, "bodies": bodies, "staged": staged, "reset": reset}
         try:
             answer = self._request("sync", request, body, timeout_s=timeout_s)
         except WorkerFault as error:
@@ -259,13 +262,19 @@ class _Sender:
         return held.pushed(plan, checked_generation(answer, self._host), manifest.entries)
 
     def sync_frozen(
-        self, plan: PushPlan, manifest: Manifest, held: HeldIndex, exists_here: Callable[[str], bool]
+        self,
+        plan: PushPlan,
+        manifest: Manifest,
+        held: HeldIndex,
+        exists_here: Callable[[str], bool],
+        *,
+        reset: bool,
     ) -> tuple[Manifest, HeldIndex]:
         """Send files that never hold still (a log that somebody writes) as copies, each in one state it has had."""
         with tempfile.TemporaryDirectory(prefix="rch-push-") as directory:
             frozen = _frozen(plan, manifest, self._root, directory)
             try:
-                held = self.sync(plan_push(frozen, self._root, held, exists_here), frozen, held)
+                held = self.sync(plan_push(frozen, self._root, held, exists_here), frozen, held, reset=reset)
             except _Changed:
                 raise TransferFault(
                     f"{self._root.path}: files changed while they were sent to {self._host}",

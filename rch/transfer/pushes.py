@@ -22,14 +22,11 @@ def plan_push(
     root: Root,
     held: HeldIndex,
     exists_here: Callable[[str], bool],
-    *,
-    fresh: bool = False,
 ) -> PushPlan:
     """What makes the worker's tree equal *manifest*. Pure but for *exists_here* (does the path exist in the root?).
 
     Outside the build directories the worker's tree becomes the manifest exactly. In a build directory only paths that
     both sides have held are removed when they are gone here; the rest is the worker's own warm state.
-    fresh: nothing of the build directories may stay either (``--no-cache``).
     """
     sent = manifest.entries
     there = held.entries
@@ -45,7 +42,7 @@ def plan_push(
         elif known.mtime_ns != entry.mtime_ns or known.mode != entry.mode or path in part:
             metadata.append(entry)
     # a record that was lost says nothing about what made the build directory there: it starts cold
-    cold = fresh or not held.trusted
+    cold = not held.trusted
     deletes = _deletes(held, manifest, root, exists_here, cold=cold)
     contents = _leaders(e for e in changes if e.type == "f")
     return PushPlan(

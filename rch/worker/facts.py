@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import hashlib
 import json
 import os
 import platform
@@ -85,7 +87,27 @@ def facts(cache: Cache, slots: Slots) -> Dict[str, Any]:
         "sandbox": {"ok": works, "why": why},
         "programs": {name: _version(name) for name in _PROGRAMS.split()},
         "toolchains": toolchains(cache),
+        "packages": packages(),
     }
+
+
+_PACKAGE_RECORDS = (
+    "/var/lib/dpkg/status",
+    "/var/lib/rpm/rpmdb.sqlite",
+    "/usr/lib/sysimage/rpm/rpmdb.sqlite",
+    "/var/lib/rpm/Packages",
+    "/lib/apk/db/installed",
+)
+
+
+def packages() -> str:
+    """A word that changes whenever a package comes or goes: what a build lacked yesterday may be there today."""
+    found = []
+    for path in _PACKAGE_RECORDS:
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            found.append((path, status.st_size, status.st_mtime_ns))
+    return hashlib.blake2b(repr(found).encode("ascii"), digest_size=8).hexdigest() if found else ""
 
 
 def toolchains(cache: Cache) -> Dict[str, List[Dict[str, Any]]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rch.testing.products import job, succeeded, text_of
+from rch.testing.products import job, sent_out, succeeded, text_of
 
 
 @pytest.fixture
@@ -42,6 +42,11 @@ class TestAHeaderThatOnlyThisMachineHas:
         # From then on no worker was tried: one job, here.
         assert job(any_state)["reason"] == "unportable"
         assert succeeded(any_state.run("make", cwd=str(project))).endswith("'prog' is up to date.\n")
+
+        # Whoever has put it right there lets rch try again.
+        any_state.run("rch", "doctor", "--no-workers", "--fix")
+        (project / "prog.c").write_text("int main(void) { return 0; }\n")
+        sent_out(any_state, "make", cwd=str(project))
 
     def test_hb_08_what_is_red_here_too_is_red_once_and_not_remembered(self, rch_state, project):
         (project / "prog.c").write_text("int main(void) { return undeclared; }\n")

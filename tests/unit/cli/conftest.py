@@ -95,7 +95,7 @@ class FakeRchd:
             return 200, self.workers
         if parts == ["jobs"]:
             return 200, self.jobs
-        if parts in (["stop"], ["refresh"]):
+        if parts in (["stop"], ["refresh"], ["unportable", "forget"]):
             return 200, {"stopping": True}
         if parts[0] == "workers" and parts[2] == "probe":
             return 200, self.probes[parts[1]]

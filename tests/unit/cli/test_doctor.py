@@ -203,16 +203,26 @@ class TestRchd:
         assert (row["status"], row["remedy"]) == (FAIL, "rch fetch j-7")
 
     def test_knows_projects_that_stay_here(self, shell: Any) -> None:
-        from rch.daemon.store import Store
+        from rch.daemon.store import Mark, Store
         from rch.paths import AbsPath
 
         shell.state.mkdir(mode=0o700)
         store = Store(AbsPath(str(shell.state / "rch.db")))
-        store.mark_unportable("app", "debian-12-x86_64", "needs foo.h")
+        store.mark_unportable(Mark("app", "debian-12-x86_64", "css", "e1", "needs foo.h"))
         store.close()
         row = here(shell)["unportable"]
-        assert row["status"] == WARN
+        assert (row["status"], row["fixable"]) == (WARN, True)
         assert "app stays here instead of debian-12-x86_64: needs foo.h" in row["finding"]
+
+    def test_lets_them_try_again(self, shell: Any, rchd: Any) -> None:
+        from rch.daemon.store import Mark, Store
+        from rch.paths import AbsPath
+
+        store = Store(AbsPath(str(shell.state / "rch.db")))
+        store.mark_unportable(Mark("app", "debian-12-x86_64", "css", "e1", "needs foo.h"))
+        store.close()
+        shell("doctor", "--no-workers", "--fix")
+        assert ("POST", "/v1/unportable/forget", {}) in rchd.asked
 
     def test_with_a_damaged_store_is_found(self, shell: Any) -> None:
         shell.state.mkdir(mode=0o700)

@@ -1,10 +1,11 @@
 """rchd's memory over restarts, damage and crowds."""
 
 import os
+import sqlite3
 import threading
 import time
 
-from rch.daemon.store import Job, Store
+from rch.daemon.store import MIGRATIONS, Job, Mark, Store
 
 
 def job(name, **more):
@@ -74,9 +75,28 @@ class TestTheStore:
         assert not store.was_green("p", "cargo.build", "debian-12")
         assert not store.was_green("p", "make", "fedora-40")
 
-    def test_hb_08_a_mark_can_be_set_and_taken_away(self, tmp_path):
+    def test_hb_08_marks_are_kept_one_per_class_and_taken_away(self, tmp_path):
         store = Store(str(tmp_path / "db"))
-        store.mark_unportable("p", "debian-12", "needs libfoo")
-        assert store.unportable("p", "debian-12") == "needs libfoo"
-        store.mark_unportable("p", "debian-12", "")
-        assert store.unportable("p", "debian-12") == ""
+        store.mark_unportable(Mark("p", "debian-12", "css", "e1", "needs libfoo"))
+        store.mark_unportable(Mark("p", "debian-12", "yto", "e2", "needs libbar"))
+        store.mark_unportable(Mark("p", "fedora-40", "fed", "e3", "needs libfoo"))
+        store.mark_unportable(Mark("q", "debian-12", "css", "e1", "needs libfoo"))
+        assert sorted((m.worker, m.reason) for m in store.unportable("p")) == [
+            ("fed", "needs libfoo"),
+            ("yto", "needs libbar"),
+        ]
+        assert store.forget_unportable("p", "debian-12") == 1
+        assert [m.worker for m in store.unportable("p")] == ["fed"]
+        assert store.forget_unportable() == 2
+        assert store.unportable("q") == []
+
+    def test_of_the_first_schema_is_taken_over_without_its_marks(self, tmp_path):
+        connection = sqlite3.connect(tmp_path / "db")
+        connection.executescript(MIGRATIONS[0] + "PRAGMA user_version=1;")
+        connection.execute("INSERT INTO history VALUES ('p', '*', 'debian-12', 0, 0, 'for ever', 0.0)")
+        connection.execute("INSERT INTO history VALUES ('p', 'make', 'debian-12', 1, 0, '', 0.0)")
+        connection.commit()
+        connection.close()
+        store = Store(str(tmp_path / "db"))
+        assert store.unportable("p") == []
+        assert store.was_green("p", "make", "debian-12")

@@ -138,7 +138,7 @@ class SimWorker:
 
     def _sync(self, fields: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         change, _ = parse_change(fields, body)
-        generation, _ = self.root.sync(fields["base"], change)
+        generation, _ = self.root.sync(fields["base"], change, reset=fields["reset"])
         return {"generation": generation}, b""
 
     def _delta(self, fields: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
@@ -228,9 +228,11 @@ class World:
 
     def push(self, name: str = "w1", **options: Any) -> Pushed:
         worker, root, manifest, held = self.worker(name), self.root, self.manifest(), self.held(name)
+        reset = bool(options.get("reset"))
+        held = held.afresh() if reset else held
         here = exists_here(root)
         plan = plan_push(manifest, root, held, here)
-        part, body = prepare_part(plan, manifest, root)
+        part, body = prepare_part(plan, manifest, root, room=-1 if reset else INLINE_LIMIT)
         self.number += 1
         answer = worker.request("prepare", {"job": self.job, "roots": [part]}, body).fields
         self.pushed = push(

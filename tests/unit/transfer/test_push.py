@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rch.errors import DiskFull, NotOffloadable, TransferFault, Unreachable, WorkerFault
 from rch.project.model import Manifest, Root
-from rch.transfer import HeldIndex, check_size, compression_level, exists_here, plan_push, split_by_size
+from rch.transfer import BuildDir, HeldIndex, check_size, compression_level, plan_push, split_by_size
 from rch.worker.protocol import INLINE_LIMIT, Entry, hash_bytes
 
 KEY = "0123456789abcdef"
@@ -111,11 +111,32 @@ class TestWhatIsSent:
         world.push()
         assert not (world.worker().tree / "target").exists()
 
-    def test_fresh_leaves_nothing_of_the_build_directory(self, world, put):
+    def test_begun_afresh_the_build_directory_starts_cold_and_what_is_owed_stays_owed(self, world, put):
         world.write("a", "x")
         world.run(lambda tree: put(tree, "target/x", "x"))
-        plan = plan_push(world.manifest(), world.root, world.held(), exists_here(world.root), fresh=True)
-        assert plan.deletes == ("target/x", "target")
+        world.run(lambda tree: (tree / "target/x").unlink(), policy=BuildDir.NONE)
+        world.worker().root.job_started("another")
+        put(world.worker().tree, "target/y", "y")
+        world.held().afresh().save(world.state)
+        world.push()
+        assert not (world.worker().tree / "target").exists()
+        assert "target/x" in world.held().owed
+
+    def test_a_12_reset_sends_everything_into_an_empty_tree(self, world, put, look):
+        world.write("a", "x")
+        world.run(lambda tree: put(tree, "target/x", "x"))
+        put(world.worker().tree, "a", "tampered with")
+        put(world.worker().tree, "unknown", "to anybody")
+        pushed = world.push(reset=True)
+        assert pushed.files == 1
+        assert tree_of(world, look) == tree_here(world, look)
+
+    def test_a_12_reset_of_a_large_tree_goes_by_rsync_and_survives_a_source_that_changes(self, world, look):
+        world.write("big", "x" * (INLINE_LIMIT + 1))
+        world.push()
+        world.worker().before_send = lambda: world.write("big", "y" * (INLINE_LIMIT + 2))
+        world.push(reset=True, rescan=world.manifest)
+        assert tree_of(world, look) == tree_here(world, look)
 
     @pytest.mark.parametrize("before", ["file", "directory", "link"])
     @pytest.mark.parametrize("after", ["file", "directory", "link", "nothing"])

@@ -12,7 +12,7 @@ import pytest
 from rch.testing.worker_process import WorkerRefused
 from rch.testing.worker_root import WorkerRoot, new_job
 from rch.testing.worker_root import file_item as f
-from rch.worker import _identity
+from rch.worker import _identity, facts
 from rch.worker._cgroup import memory_group
 from rch.worker._identity import rust_parts
 from rch.worker.identity import c_identity, rust_identity
@@ -239,6 +239,17 @@ class TestFacts:
         assert facts["cache"]["tmpfs"] is (facts["cache"]["filesystem"] == "tmpfs")
         assert facts["sandbox"]["ok"] is True
         assert facts["rch_wkr"]["protocol"] == 1
+
+    def test_hb_08_a_package_more_or_less_is_seen(self, tmp_path, monkeypatch):
+        record = tmp_path / "status"
+        monkeypatch.setattr(facts, "_PACKAGE_RECORDS", (str(tmp_path / "none"), str(record)))
+        seen = [facts.packages()]
+        for text in ("Package: a", "Package: b\n\nPackage: a"):
+            record.write_text(text)
+            seen.append(facts.packages())
+        assert seen[0] == ""
+        assert len(set(seen)) == 3
+        assert facts.packages() == seen[-1]
 
     def test_te_05_the_c_compiler_is_identified_as_the_workstation_would(self, facts):
         here = c_identity("/usr/local/bin:/usr/bin:/bin")
