@@ -99,7 +99,7 @@ class TestARefusal:
         assert ended.status == 3
 
     def test_for_a_path_that_no_socket_can_hold_names_its_length(self, shell: Any) -> None:
-        state = "/tmp/" + "x" * 120
+        state = f"{shell.cwd}/" + "x" * 120
         ended = shell("daemon", "start", RCH_STATE_DIR=state)
         assert ended.status == 2
         assert "bytes" in ended.err
