@@ -20,6 +20,7 @@ from rch.testing.lab import EmbeddedLab
 from rch.testing.lab_containers import DEFAULT_DIR as CONTAINERS_DIR
 from rch.testing.lab_containers import ContainerLab, forget_images
 from rch.testing.lab_provision import program
+from rch.testing.scenario import down_all
 
 # Invoke's own decorator is untyped.
 _task: Callable[..., Callable[[Callable[..., None]], Task[Any]]] = task
@@ -69,6 +70,7 @@ def lab_down(_context: object, images: bool = False) -> None:
     with _one_line():
         EmbeddedLab(EMBEDDED_DIR).down()
         ContainerLab(CONTAINERS_DIR).down()
+        down_all()
         if images:
             forget_images()
 

@@ -71,17 +71,20 @@ def _control(executor: Executor, result: dict[str, Any]) -> None:
 
 
 def _bulk(executor: Executor, directory: str) -> None:
-    """Send one small file and fetch it back."""
+    """Send one small file, fetch it back and have it removed: a listed file that is gone here goes there."""
     source, back = os.path.join(directory, "out"), os.path.join(directory, "back")
     os.mkdir(source)
     os.mkdir(back)
     token = os.urandom(16).hex().encode()
-    with open(os.path.join(source, "probe"), "wb") as file:
+    name = f"probe-{token[:12].decode()}"
+    with open(os.path.join(source, name), "wb") as file:
         file.write(token)
-    target = f"{executor.cache_dir}/probe-{token[:12].decode()}"
-    executor.send_files(AbsPath(source), ["probe"], target)
-    executor.receive_files(target, ["probe"], AbsPath(back), largest=1024)
-    with open(os.path.join(back, "probe"), "rb") as file:
+    target = f"{executor.cache_dir}/caches"  # one of the places that a forced command lets rsync see
+    executor.send_files(AbsPath(source), [name], target)
+    executor.receive_files(target, [name], AbsPath(back), largest=1024)
+    os.unlink(os.path.join(source, name))
+    executor.send_files(AbsPath(source), [name], target)
+    with open(os.path.join(back, name), "rb") as file:
         if file.read() != token:
             raise RchError("what came back is not what was sent")
 

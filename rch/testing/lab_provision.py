@@ -112,7 +112,7 @@ def provision(
         with open(log, "wb") as file:
             status = _run(command, environment, file, timeout_s)
     finally:
-        _close_masters(control)
+        close_masters(control)
         if own_control:
             shutil.rmtree(control, ignore_errors=True)
     with open(log, encoding="utf-8", errors="replace") as text:
@@ -154,7 +154,7 @@ def _first_fault(output: str) -> str:
     return "and no line says why"
 
 
-def _close_masters(control: str) -> None:
+def close_masters(control: str) -> None:
     """End the OpenSSH masters that Ansible left listening in *control*."""
     if not os.path.isdir(control):
         return

@@ -31,6 +31,7 @@ class WorkerProcess:
     """``python -m rch.worker serve --cache DIR`` and a channel to it. Closing stdin, or the kill, is its end.
 
     program: start this zipapp instead of the source tree. env: added to the environment (a clock offset, a PATH).
+    arguments: further words of ``serve``.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class WorkerProcess:
         program: str | None = None,
         python: str = sys.executable,
         env: Mapping[str, str] | None = None,
+        arguments: Sequence[str] = (),
     ) -> None:
         self.cache_dir = os.fspath(cache_dir)
         command = [python, program] if program is not None else [python, "-m", "rch.worker"]
         command += ["serve", "--cache", self.cache_dir]
         if slots is not None:
             command += ["--slots", str(slots)]
+        command += arguments
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -39,7 +39,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     if options.command == "serve":
         from rch.worker.serve import serve
 
-        serve(cache, options.slots)
+        serve(cache, options.slots, confined=options.confined)
         return
     _ask(cache, options)
 
@@ -93,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--slots", type=_positive, default=None, metavar="N", help="slots to offer (default: CPUs)"
         )
+        if name == "serve":
+            command.add_argument("--confined", action="store_true", help="refuse jobs without a sandbox")
         if name == "gc":
             command.add_argument("--max-age", type=float, default=86400.0, metavar="SECONDS")
             command.add_argument("--keep", type=int, default=5, metavar="N", help="projects that stay in any case")

@@ -35,8 +35,17 @@ _Answer = Tuple[Dict[str, Any], bytes]
 class Operations:
     """Everything one ``serve`` process can be asked."""
 
-    def __init__(self, cache: Cache, slots_total: Optional[int], channel: ServerChannel, nursery: Nursery) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        slots_total: Optional[int],
+        channel: ServerChannel,
+        nursery: Nursery,
+        *,
+        confined: bool = False,
+    ) -> None:
         self.cache = cache
+        self._confined = confined
         self.slots = Slots(cache.slots, slots_total)
         self._channel = channel
         self._nursery = nursery
@@ -200,6 +209,8 @@ class Operations:
 
     def _start(self, directory: JobDir, hold: Hold, raw: Mapping[str, Any], spec: Spec, body: bytes) -> None:
         """From held locks to a supervisor that has them. Everything of *spec* was checked."""
+        if self._confined and not spec.sandboxed:
+            raise Refusal("bad-request", "this rch-wkr was started with --confined: a job needs a sandbox")
         for place in spec.roots:
             if place.key not in hold.roots:
                 raise Refusal("bad-request", "root %s is not held by job %s" % (place.key, directory.name))

@@ -24,8 +24,11 @@ _THREADS = 512
 """Requests under way at once; a long poll of every job of a big worker fits."""
 
 
-def serve(cache: Cache, slots_total: Optional[int]) -> None:
-    """Serve until the peer goes away. Never returns to user code that would write to the channel."""
+def serve(cache: Cache, slots_total: Optional[int], *, confined: bool = False) -> None:
+    """Serve until the peer goes away. Never returns to user code that would write to the channel.
+
+    confined: refuse jobs without a sandbox, so that the channel is no way to the account itself.
+    """
     gc.set_threshold(200_000, 20, 20)  # an index is 10**5 tuples that hold no cycles: a third of its loading time
     nursery = Nursery()  # first of all: later there are threads, and a fork would copy their locks
     reader = os.fdopen(os.dup(0), "rb")
@@ -35,7 +38,7 @@ def serve(cache: Cache, slots_total: Optional[int]) -> None:
     for descriptor in (0, 1):
         os.dup2(quiet, descriptor)
     channel = ServerChannel(reader, writer)
-    operations = Operations(cache, slots_total, channel, nursery)
+    operations = Operations(cache, slots_total, channel, nursery, confined=confined)
     channel.introduce()
     complaints = os.open(os.path.join(cache.path, "serve.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     if os.fstat(complaints).st_size > 1 << 20:

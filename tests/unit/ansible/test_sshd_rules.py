@@ -20,7 +20,11 @@ def effective(tmp_path):
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # no HTML
     environment.filters["comment"] = lambda text: f"# {text}"
     rules = environment.from_string(TEMPLATE.read_text()).render(
-        ansible_managed="by Ansible", worker_base_user="rch", worker_base_max_sessions=64
+        ansible_managed="by Ansible",
+        worker_base_user="rch",
+        worker_base_max_sessions=64,
+        worker_base_forced_command=True,
+        __worker_base_gate="/usr/local/lib/rch/forced-command",
     )
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True, timeout=30)
     (tmp_path / "rules").write_text(rules)
@@ -48,9 +52,11 @@ def test_the_account_has_keys_only_and_forwards_nothing(effective):
     assert rules["passwordauthentication"] == "no"
     assert rules["authenticationmethods"] == "publickey"
     assert rules["maxsessions"] == "64"
+    assert rules["forcecommand"] == "/usr/local/lib/rch/forced-command"
 
 
 def test_the_administrator_keeps_what_the_machine_says_also_behind_the_drop_in(effective):
     rules = effective("ubuntu")
     assert (rules["passwordauthentication"], rules["x11forwarding"]) == ("yes", "yes")
     assert rules["maxsessions"] == "10"
+    assert rules["forcecommand"] == "none"

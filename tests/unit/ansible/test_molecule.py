@@ -1,0 +1,53 @@
+"""Every role has a scenario, and every scenario runs the steps that prove something."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+ROLES = sorted(path.name for path in (CHECKOUT / "roles").iterdir())
+SCENARIOS = sorted(path.parent for path in CHECKOUT.glob("molecule/*/molecule.yml"))
+
+ELSEWHERE = {
+    "system_packages": "molecule/worker_base",  # which installs what is missing by it
+    "controller": "tests/integration/test_newcomer.py",  # ./dev setup on a fresh Debian
+    # Until they have one:
+    "rch_worker": "tests/integration/test_provision_container.py",
+    "toolchain_cpp": "tests/integration/test_provision_container.py",
+    "toolchain_rust": "tests/integration/test_provision_container.py",
+}
+"""Roles without a scenario of their own: where they meet a real machine."""
+
+
+def load(path):
+    return yaml.safe_load(path.read_text()) or {}
+
+
+@pytest.fixture(scope="module")
+def shared():
+    return load(CHECKOUT / ".config" / "molecule" / "config.yml")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_has_a_scenario_or_is_met_in_another(role):
+    place = CHECKOUT / ELSEWHERE[role] if role in ELSEWHERE else CHECKOUT / "molecule" / role / "molecule.yml"
+    assert place.exists(), f"no molecule/{role}: see CONTRIBUTING.md"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.name)
+class TestAScenario:
+    def test_runs_every_step_that_proves_something(self, scenario, shared):
+        own = load(scenario / "molecule.yml").get("scenario", {}).get("test_sequence")
+        usual = shared["scenario"]["test_sequence"]
+        with_side_effect = [*usual[: usual.index("verify")], "side_effect", *usual[usual.index("verify") :]]
+        if (scenario / "side_effect.yml").exists():
+            assert own == with_side_effect
+        else:
+            assert own is None
+
+    def test_is_of_the_new_form(self, scenario):
+        assert not {"driver", "platforms", "provisioner"} & set(load(scenario / "molecule.yml"))
+
+    def test_has_tests_that_look_at_the_machine(self, scenario):
+        assert list((scenario / "tests").glob("test_*.py"))
