@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rch.testing.worker_process import Result, WorkerProcess, minimal_spec
+from rch.worker._cgroup import job_group
 from rch.worker.protocol import hash_bytes
 
 NUMBERS = itertools.count()
@@ -32,6 +33,14 @@ def directory_item(path: str, mode: int = 0o755, mtime_ns: int = OLD) -> Item:
 
 def link_item(path: str, target: str, mtime_ns: int = OLD) -> Item:
     return [path, "l", 0, 0, mtime_ns, target], None
+
+
+def can_limit_memory() -> bool:
+    """May this account make the cgroup that a limit of memory needs?"""
+    group = job_group(f"probe-{os.getpid()}", 1 << 28)
+    if group is not None:
+        group.remove()
+    return group is not None
 
 
 def new_job() -> str:

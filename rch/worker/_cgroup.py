@@ -1,47 +1,72 @@
-"""A memory limit for one job, where this account may make a cgroup: version 1 or 2, else no limit and no claim."""
+"""Ceilings for one job, where this account may make a cgroup: version 1 or 2, else no ceiling and no claim.
+
+Memory as the caller says; processes as many as the machine itself can have, so that a job which forks without end
+meets its own wall.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import Optional
+from typing import List, Optional
 
 
-class MemoryGroup:
-    """A cgroup of our own. Made by :func:`memory_group`."""
+class JobGroup:
+    """cgroups of our own, one per hierarchy; the first has the memory. Made by :func:`job_group`."""
 
-    def __init__(self, path: str, version: int) -> None:
-        self.path = path
+    def __init__(self, paths: List[str], version: int) -> None:
+        self.paths = paths
         self._version = version
 
     def enter(self) -> None:
         """Move the calling process in; between fork and exec of the sandbox."""
-        descriptor = os.open(os.path.join(self.path, "cgroup.procs"), os.O_WRONLY | os.O_CLOEXEC)
-        os.write(descriptor, b"0")
-        os.close(descriptor)
+        for path in self.paths:
+            descriptor = os.open(os.path.join(path, "cgroup.procs"), os.O_WRONLY | os.O_CLOEXEC)
+            os.write(descriptor, b"0")
+            os.close(descriptor)
 
     def oom_kills(self) -> int:
         """Processes of the group that the kernel killed for want of memory."""
         name = "memory.events" if self._version == 2 else "memory.oom_control"
-        return _counter(os.path.join(self.path, name), "oom_kill")
+        return _counter(os.path.join(self.paths[0], name), "oom_kill")
 
     def remove(self) -> None:
-        with contextlib.suppress(OSError):
-            os.rmdir(self.path)
+        for path in self.paths:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
 
 
-def memory_group(name: str, limit_bytes: int) -> Optional[MemoryGroup]:
-    """A new group with *limit_bytes* below our own, or None where that is not possible."""
+def job_group(name: str, memory_bytes: int) -> Optional[JobGroup]:
+    """A new group with *memory_bytes* below our own, or None where that is not possible."""
     with contextlib.suppress(OSError, ValueError):
         with open("/proc/self/cgroup", encoding="utf-8") as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
-        for _, controllers, path in lines:
-            if "memory" in controllers.split(","):
-                return _make(_mounted("cgroup", "memory", path), name, limit_bytes, 1)
-        for number, controllers, path in lines:
-            if number == "0" and not controllers:
-                return _make(_mounted("cgroup2", "", path), name, limit_bytes, 2)
+        ours = {controller: path for _, controllers, path in lines for controller in controllers.split(",")}
+        if "memory" in ours:
+            path = _make(_mounted("cgroup", "memory", ours["memory"]), name, memory_bytes, 1)
+            if path is None:
+                return None
+            with contextlib.suppress(OSError, ValueError, KeyError):  # another hierarchy, which may be closed to us
+                processes = os.path.join(_mounted("cgroup", "pids", ours["pids"]), "rch-" + name)
+                os.mkdir(processes)
+                _limit_processes(processes)
+                return JobGroup([path, processes], 1)
+            return JobGroup([path], 1)
+        if "" in ours:
+            path = _make(_mounted("cgroup2", "", ours[""]), name, memory_bytes, 2)
+            if path is not None:
+                _limit_processes(path)
+                return JobGroup([path], 2)
     return None
+
+
+def machine_processes() -> int:
+    """How many processes and threads this machine can have at once."""
+    found = []
+    for name in ("threads-max", "pid_max"):
+        with open("/proc/sys/kernel/" + name, encoding="ascii") as file:
+            found.append(int(file.read()))
+    return min(found)
 
 
 def oom_kills_of_machine() -> int:
@@ -49,7 +74,12 @@ def oom_kills_of_machine() -> int:
     return _counter("/proc/vmstat", "oom_kill")
 
 
-def _make(parent: str, name: str, limit_bytes: int, version: int) -> Optional[MemoryGroup]:
+def _limit_processes(path: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # the controller may not be handed down to us
+        _write(os.path.join(path, "pids.max"), str(machine_processes()))
+
+
+def _make(parent: str, name: str, limit_bytes: int, version: int) -> Optional[str]:
     path = os.path.join(parent, "rch-" + name)
     limit, swap = (
         ("memory.max", "memory.swap.max") if version == 2 else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
@@ -62,7 +92,7 @@ def _make(parent: str, name: str, limit_bytes: int, version: int) -> Optional[Me
         return None
     with contextlib.suppress(OSError):  # swap accounting is often off
         _write(os.path.join(path, swap), "0" if version == 2 else str(limit_bytes))
-    return MemoryGroup(path, version)
+    return path
 
 
 def _mounted(kind: str, controller: str, path: str) -> str:

@@ -8,7 +8,7 @@ import signal
 from typing import Any, Dict, Optional, Tuple
 
 from rch.worker import _clock
-from rch.worker._cgroup import MemoryGroup, oom_kills_of_machine
+from rch.worker._cgroup import JobGroup, oom_kills_of_machine
 
 
 class Outcome:
@@ -22,7 +22,7 @@ class Outcome:
         self.reason = "exited"
         self.message = ""
 
-    def judge_memory(self, group: Optional[MemoryGroup], kills_before: int) -> None:
+    def judge_memory(self, group: Optional[JobGroup], kills_before: int) -> None:
         """A red end that was the memory's fault: counted by *group*, else by the machine since *kills_before*."""
         if self.reason != "exited" or self.wait_status == 0:
             return

@@ -19,7 +19,7 @@ import time
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from rch.worker import _clock, _fetched
-from rch.worker._cgroup import MemoryGroup, memory_group, oom_kills_of_machine
+from rch.worker._cgroup import JobGroup, job_group, oom_kills_of_machine
 from rch.worker._control import Control
 from rch.worker._feed import Feed
 from rch.worker._jobdir import JobDir
@@ -108,7 +108,7 @@ class Supervisor:
 
     def _main(self, spec: Spec, env: Dict[str, str], cpus: List[int], shared: List[Place]) -> Outcome:
         mounts = job_mounts(spec, self.job.path, shared, fetching=False)
-        group = memory_group(self.job.name, spec.memory_bytes) if spec.memory_bytes else None
+        group = job_group(self.job.name, spec.memory_bytes) if spec.memory_bytes else None
         kills = oom_kills_of_machine()
         try:
             outcome = self._command(spec, spec.argv, env, spec.fds, mounts, cpus, spec.timeout_s, group)
@@ -184,7 +184,7 @@ class Supervisor:
         mounts: Sequence[Mount],
         cpus: Sequence[int],
         timeout_s: Optional[float],
-        group: Optional[MemoryGroup],
+        group: Optional[JobGroup],
     ) -> Outcome:
         self._outcome = Outcome()
         if self._cancelled:

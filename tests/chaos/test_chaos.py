@@ -5,104 +5,18 @@ caller made of two queues. 40 seeds in ``./dev test``, 200 more with ``--all``.
 """
 
 import contextlib
-import json
 import os
-import queue
 import random
-import threading
 
 import pytest
+from station import Station
 
-from rch.client_frames import log_frames
-from rch.config.places import places
-from rch.daemon import places as rooms
-from rch.daemon.desk import Desk
-from rch.daemon.pool import Pool
-from rch.daemon.store import FINAL, Store
+from rch.daemon.store import FINAL
 from rch.daemon.wire import Frame
-from rch.execute.mock import FaultPlan, MockExecutor, MockWorker
-from rch.fleet.model import Declared, Observed, Registry, Worker
+from rch.execute.mock import FaultPlan
 from rch.transfer import roll_forward
 
 SEEDS = [pytest.param(s, marks=[pytest.mark.heavy] if s >= 40 else []) for s in range(240)]
-
-
-class Caller:
-    """The client's end of a connection, as far as the pipeline needs one: it proves roots and keeps what it hears."""
-
-    def __init__(self):
-        self.up = queue.Queue()
-        self.frames = []
-        self.done = threading.Event()
-
-    def send(self, frame, payload=b""):
-        self.frames.append((frame, payload))
-        if frame is Frame.PROVE:
-            fields = json.loads(payload)
-            path = os.path.join(fields["root"], fields["nonce"])
-            with open(path, "x", encoding="ascii"):
-                pass
-            here = os.stat(fields["root"])
-            self.nonce = path
-            answer = {"root": fields["root"], "dev": here.st_dev, "ino": here.st_ino}
-            self.up.put((Frame.PROOF, json.dumps(answer).encode()))
-        elif frame is Frame.PROVED:
-            os.unlink(self.nonce)
-        elif frame is Frame.LOCAL:
-            self.up.put((Frame.LOCAL_DONE, b'{"status": 0}'))
-
-    def receive(self):
-        return self.up.get()
-
-    def close(self):
-        self.up.put(None)
-
-    def last(self, *kinds):
-        return next((f, json.loads(p)) for f, p in reversed(self.frames) if f in kinds)
-
-    @property
-    def output(self):
-        data = b"".join(p[8:] for f, p in self.frames if f is Frame.LOG)
-        return b"".join(payload for stream, payload in log_frames(data) if stream == 1)
-
-
-class Station:
-    """A desk with one mock worker, and a project of a few files."""
-
-    def __init__(self, tmp, plan):
-        self.env = {"HOME": str(tmp), "PATH": "/usr/bin:/bin", "RCH_STATE_DIR": str(tmp / "s")}
-        self.places = places(self.env)
-        rooms.make_directories(self.places)
-        self.store = Store(os.path.join(self.places.state, "db"))
-        self.mock = MockWorker(slots=2)
-        worker = Worker(Declared("mock", "mock", executor="mock", slots=2), Observed({"os": {"id": "mock"}}))
-        self.executor = MockExecutor(worker, self.mock, plan)
-        self.pool = Pool(self.places.state, self.places.run, "c", make_executor=lambda _: self.executor)
-        self.pool._adopt(Registry({"mock": worker}, "d"))  # the watch thread is not started: no operation but ours
-        self.desk = Desk(self.places, self.store, self.pool)
-        self.desk._adopted.set()  # orders wait until the jobs of an earlier rchd are known; there was none
-        self.project = tmp / "project"
-        self.project.mkdir()
-        (self.project / "Makefile").write_text("all:\n")
-        (self.project / "in").write_text("first")
-
-    def run(self, script):
-        """(status or None for a run here, caller) of a free command on the pinned worker."""
-        caller = Caller()
-        request = {
-            "argv": ["sh", "-c", script], "cwd": str(self.project), "env": self.env, "umask": 0o22, "rows": 24,
-            "cols": 80, "fds": {"0": "null", "1": "pipe", "2": "pipe", "same": False}, "uid": os.getuid(),
-            "gid": os.getgid(), "pid": 1, "options": {"worker": "mock"},
-        }  # fmt: skip
-        self.pool.member("mock").retry_at = 0.0  # a new command later: the next probe would be due
-        self.desk.serve(caller, request, spooled=False)
-        frame, fields = caller.last(Frame.EXIT, Frame.ERROR, Frame.LOCAL)
-        return (None if frame is Frame.LOCAL else fields["status"]), caller
-
-    def close(self):
-        self.desk.stop()
-        self.executor.close()
-        self.store.close()
 
 
 @pytest.fixture

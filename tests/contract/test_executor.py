@@ -13,6 +13,7 @@ from rch.execute.local import LocalExecutor
 from rch.execute.mock import FaultPlan, MockExecutor, MockWorker
 from rch.execute.ssh import SshExecutor
 from rch.fleet.model import Declared, Worker
+from rch.testing.worker_root import can_limit_memory
 from rch.worker.protocol import INLINE_LIMIT, PROTOCOL, hash_bytes, log_frames
 
 NUMBERS = itertools.count()
@@ -344,6 +345,12 @@ class TestAJob:
     def test_ends_at_its_time_limit(self, bench):
         rc = bench.run("sleep", "60", timeout_s=0.5)[2]
         assert rc["reason"] == "timeout"
+
+    @pytest.mark.skipif(not can_limit_memory(), reason="no writable memory cgroup: the lab machine (root) runs it")
+    def test_ex_05_over_its_memory_limit_is_oom(self, bench):
+        job = bench.start("tail", "/dev/zero", memory_bytes=64 << 20)
+        assert bench.read_all(job)[1]["reason"] == "oom"
+        assert bench.ask("status", job=job).fields["state"] == "oom"
 
     def test_can_be_cancelled(self, bench):
         job = bench.start("sleep", "60")

@@ -1,7 +1,9 @@
 """The mock's little shell: enough to say what a job prints, writes, waits for and dies of.
 
 Statements are separated by ``;``, ``&&`` or a newline. Programs: true false echo printf cat exit kill sleep mkdir rm mv
-ln chmod touch env pwd. Redirections: ``> f``, ``>> f``, ``>&2``, ``< f``. ``$NAME``, ``$$`` and ``"$@"`` are known.
+ln chmod touch env pwd tail (of /dev/zero: it grows until it is out of memory).
+
+Redirections: ``> f``, ``>> f``, ``>&2``, ``< f``. ``$NAME``, ``$$`` and ``"$@"`` are known.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rch.execute.mock.tree import MockTree
 from rch.worker.protocol import Entry
@@ -22,7 +24,14 @@ class Died(Exception):
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
-        self.number = number
+        self.number = int(number)  # as it would come over the wire
+
+
+class OutOfMemory(Died):
+    """The program grew beyond its limit."""
+
+    def __init__(self) -> None:
+        super().__init__(signal.SIGKILL)
 
 
 class Exited(Exception):
@@ -39,6 +48,7 @@ class Process:
 
     out(stream, data): write to stdout (1) or stderr (2). stdin(): all of stdin, waits for its end.
     trees: (absolute path of the root, its tree). killed: set when a signal that cannot be ignored came.
+    scripts: further programs, each a script of this shell.
     """
 
     env: Mapping[str, str]
@@ -48,6 +58,7 @@ class Process:
     stdin: Callable[[], bytes]
     killed: threading.Event
     now_ns: Callable[[], int]
+    scripts: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, argv: Sequence[str]) -> int:
         """Exit code of *argv*; raises Died."""
@@ -114,6 +125,7 @@ class Process:
             (lambda: self._read(source)) if source else self.stdin,
             self.killed,
             self.now_ns,
+            self.scripts,
         )
         status = inner._program(plain, stream)
         if target:
@@ -125,6 +137,8 @@ class Process:
             raise Died(signal.SIGTERM)
         name, arguments = argv[0].rsplit("/", 1)[-1], argv[1:]
         program = getattr(self, f"_run_{name}", None)
+        if name in self.scripts:
+            return self._script(self.scripts[name], arguments)
         if program is None:
             self.out(2, f"{name}: command not found\n".encode())
             return 127
@@ -173,6 +187,11 @@ class Process:
     def _run_sleep(self, words: list[str], _: int) -> None:
         if self.killed.wait(float(words[0])):
             raise Died(signal.SIGTERM)
+
+    def _run_tail(self, words: list[str], _: int) -> int:
+        if words == ["/dev/zero"]:
+            raise OutOfMemory
+        return 1
 
     def _run_mkdir(self, words: list[str], _: int) -> None:
         for word in (w for w in words if not w.startswith("-")):

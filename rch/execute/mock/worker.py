@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rch.execute.mock.shell import Died, Process
+from rch.execute.mock.shell import Died, OutOfMemory, Process
 from rch.execute.mock.tree import MockTree
 from rch.worker import protocol
 from rch.worker.protocol import Entry, entry_from_json, hash_bytes
@@ -46,9 +46,18 @@ class MockWorker:
     """All state of one simulated worker; survives reconnects of its executor.
 
     slots: CPUs offered. now_ns: its clock; tests inject an offset here. seed: makes generations deterministic.
+    programs: name -> script of the mock's shell, for what it can run beside the shell's own.
     """
 
-    def __init__(self, *, slots: int = 2, seed: int = 0, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        *,
+        slots: int = 2,
+        seed: int = 0,
+        now_ns: Callable[[], int] = time.time_ns,
+        programs: Mapping[str, str] | None = None,
+    ) -> None:
+        self._programs = dict(programs or {})
         self.slots_total = slots
         self.now_ns = now_ns
         self.boot_id = f"mock-{seed}"
@@ -236,12 +245,15 @@ class MockWorker:
             lambda: self._all_stdin(job),
             job.killed,
             self.now_ns,
+            self._programs,
         )
         code: int | None = None
         number: int | None = None
         reason = "exited"
         try:
             code = process.run(spec["argv"])
+        except OutOfMemory as died:
+            number, reason = died.number, "oom"
         except Died as died:
             number = died.number
             reason = job.why_killed if job.killed.is_set() else "exited"

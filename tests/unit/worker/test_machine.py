@@ -6,24 +6,17 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from rch.testing.worker_process import WorkerRefused
-from rch.testing.worker_root import WorkerRoot, new_job
+from rch.testing.worker_root import WorkerRoot, can_limit_memory, new_job
 from rch.testing.worker_root import file_item as f
 from rch.worker import _identity, facts
-from rch.worker._cgroup import memory_group
+from rch.worker._cgroup import job_group, machine_processes
 from rch.worker._identity import rust_parts
 from rch.worker.identity import c_identity, rust_identity
-
-
-def can_limit_memory():
-    group = memory_group(f"probe-{os.getpid()}", 1 << 28)
-    if group is not None:
-        group.remove()
-    return group is not None
-
 
 EATER = ["/usr/bin/python3", "-I", "-S", "-c", "x = bytearray()\nwhile True: x += bytes(1 << 22)"]
 
@@ -39,6 +32,28 @@ class TestMemory:
     def test_a_tool_that_reports_its_childs_oom_is_oom_too(self, worker, job):
         script = f"{EATER[0]} -I -S -c '{EATER[4]}'; exit 101"
         assert worker.run(job, ["sh", "-c", script], memory_bytes=96 << 20).rc["reason"] == "oom"
+
+    @pytest.mark.skipif(not can_limit_memory(), reason="no writable memory cgroup: the lab machine (root) runs it")
+    def test_the_ceiling_of_processes_is_the_machines_own_and_nothing_of_it_stays(self):
+        group = job_group(f"ceiling-{os.getpid()}", 1 << 30)
+        limits = [os.path.join(path, "pids.max") for path in group.paths]
+        found = [Path(path).read_text().strip() for path in limits if os.path.exists(path)]
+        group.remove()
+        assert found == [str(machine_processes())]
+        assert not any(map(os.path.exists, group.paths))
+
+    @pytest.mark.skipif(not can_limit_memory(), reason="no writable memory cgroup: the lab machine (root) runs it")
+    def test_a_job_runs_in_groups_of_its_own_that_go_with_it(self, worker, job):
+        worker.start(job, ["sh", "-c", "echo up; sleep 60"], memory_bytes=96 << 20)
+        while not worker.request("read", {"job": job, "offset": 0, "max": 65536, "wait_s": 10}).body:
+            pass
+        here = Path("/sys/fs/cgroup")
+        inside = [(path / "cgroup.procs").read_text().split() for path in here.rglob(f"rch-{job}")]
+        worker.request("signal", {"job": job, "signal": "KILL"})
+        worker.follow(job)
+        assert inside
+        assert all(len(processes) >= 2 for processes in inside)
+        assert not list(here.rglob(f"rch-{job}"))
 
     def test_a_job_that_kills_itself_is_not_out_of_memory(self, worker, job):
         assert worker.run(job, ["sh", "-c", "kill -9 $$"], memory_bytes=1 << 30).rc["reason"] == "exited"

@@ -1,0 +1,6 @@
+"""Lets the tests here import the desk in this process."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2]))  # station; importlib mode adds no directory
