@@ -12,6 +12,7 @@ from rch.config import Config
 from rch.daemon.modes import MODES, Modes, view_of
 from rch.daemon.pool import Member, Pool
 from rch.daemon.portability import Portability
+from rch.daemon.requirements import Requirements
 from rch.daemon.store import Store
 from rch.daemon.terms import wanted_of
 from rch.errors import DiskFull, Fault, NotOffloadable, RchError, ToolMissing, Unreachable, UsageError
@@ -49,6 +50,7 @@ class Leases:
 
     def __init__(self, state_dir: AbsPath, pool: Pool, store: Store, modes: Modes, portability: Portability) -> None:
         self._portability = portability
+        self._requirements = Requirements()
         self._state = state_dir
         self._pool = pool
         self._store = store
@@ -103,13 +105,16 @@ class Leases:
                 continue
             if not hello.sandbox_ok or view.clock_ns != member.executor.clock_offset_ns():
                 # What the handshake told was not known when the choice was made: choose again with it.
-                views = [v for v in self._views(project) if v.name == view.name]
-                choice = choose(wanted, views)
-                if views and views[0].clock_moved:  # refused for it once, or its kind does not mind: cold either way
-                    self._end_pool(project, view.name)
-                if view.name in choice.refused:
-                    refused[view.name] = choice.refused[view.name]
-                    continue
+                choice = choose(wanted, [v for v in self._views(project) if v.name == view.name])
+                view = next(iter(choice.candidates), view)
+            if view.clock_moved or choice.refused.get(view.name, ("", ""))[0] == "clock-skew":
+                self._end_pool(project, view.name)  # refused for it once, or its kind does not mind: cold either way
+            if view.name in choice.refused:
+                refused[view.name] = choice.refused[view.name]
+                continue
+            if lacking := self._requirements.lacking(member, project):
+                refused[view.name] = ("capability-missing", f"lacks {lacking}")
+                continue
             slots = max(1, min(wanted.slots, hello.slots_total))
             reason = "pinned" if wanted.pinned else ("only worker" if len(choice.candidates) == 1 else "standard")
             return Lease(member, view, slots, reason)

@@ -170,6 +170,11 @@ _ASKED: Dict[str, Tuple[str, Callable[[str], str]]] = {
 """Tool -> where its program lies below a toolchain's directory, and the question to it."""
 
 
+def is_program(path: Any) -> bool:
+    """A file that a job could start; its account may see less than the job's user, never more."""
+    return isinstance(path, str) and path.startswith("/") and os.path.isfile(path) and os.access(path, os.X_OK)
+
+
 def filesystem(path: str) -> str:
     """Type of the file system that *path* lies on, e.g. ext4; "" when it cannot be told."""
     real = os.path.realpath(path)

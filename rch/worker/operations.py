@@ -101,6 +101,12 @@ class Operations:
     def _do_facts(self, _: Mapping[str, Any], __: bytes) -> Dict[str, Any]:
         return {"facts": facts.facts(self.cache, self.slots)}
 
+    def _do_programs(self, fields: Mapping[str, Any], _: bytes) -> Dict[str, Any]:
+        rows = fields.get("programs")
+        if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+            raise Refusal("bad-request", "programs is a list of lists of paths")
+        return {"missing": [n for n, row in enumerate(rows) if not any(facts.is_program(path) for path in row)]}
+
     def _do_bench(self, _: Mapping[str, Any], __: bytes) -> Dict[str, Any]:
         from rch.worker import bench
 

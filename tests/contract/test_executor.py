@@ -170,6 +170,14 @@ class TestAConnection:
         assert fields["slots_total"] == 2
         assert fields["disk_free"] > 0
 
+    def test_a_21_says_which_programs_it_lacks(self, bench):
+        rows = [["/no/such/sh", "/bin/sh"], ["/no/such/program"], []]
+        if bench.executor.worker.name == "mock":
+            bench.executor.mock.lacks = {"program"}
+            rows.pop()
+        missing = bench.ask("programs", programs=rows).fields["missing"]
+        assert missing == list(range(1, len(rows)))
+
     def test_refuses_an_unknown_operation(self, bench):
         refusal("bad-request", bench.ask, "no-such-thing")
 

@@ -46,7 +46,8 @@ class MockWorker:
     """All state of one simulated worker; survives reconnects of its executor.
 
     slots: CPUs offered. now_ns: its clock; tests inject an offset here. seed: makes generations deterministic.
-    programs: name -> script of the mock's shell, for what it can run beside the shell's own.
+    programs: name -> script of the mock's shell, for what it can run beside the shell's own. lacks: names of programs
+    that it says are not there.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class MockWorker:
         self.now_ns = now_ns
         self.boot_id = f"mock-{seed}"
         self.executions = 0
+        self.lacks: set[str] = set()
         self.caches: dict[str, dict[str, bytes]] = {"cargo": {}, "go": {}}
         self.files: dict[str, bytes] = {}
         self._seed = seed
@@ -118,6 +120,10 @@ class MockWorker:
             "slots_used": len(self._busy),
             "jobs": sum(j.rc is None and j.spec is not None for j in self._jobs.values()),
         }, b""
+
+    def _do_programs(self, fields: Mapping[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+        rows = fields["programs"]
+        return {"missing": [n for n, row in enumerate(rows) if {p.rpartition("/")[2] for p in row} & self.lacks]}, b""
 
     def _do_facts(self, _: Mapping[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
         return {"facts": {"cores": self.slots_total, "machine": "mock", "os": {"id": "mock", "version_id": "1"}}}, b""

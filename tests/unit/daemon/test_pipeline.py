@@ -240,6 +240,32 @@ class TestAFailedReturn:
         assert here.mock.answer("jobs", {}, b"")[0]["jobs"] == []
 
 
+class TestPrograms:
+    def test_a_21_a_worker_without_the_callers_wrapper_or_compiler_is_no_candidate(self, maker):
+        here = maker("true")
+        here.mock.lacks = {"clang-17", "sccache"}
+        status, caller = here.order(["make"], env={"CC": "sccache clang-17 -m64", "CXX": "g++"})
+        assert status is None
+        assert reason(caller) == ("capability-missing", "mock: lacks clang-17 (CC), sccache (CC)")
+        assert here.mock.executions == 0
+        assert here.order(["make"], env={"CC": "gcc-13"})[0] == 0
+
+    def test_a_21_are_asked_for_once_per_connection_and_only_where_named(self, maker):
+        here = maker("true")
+        here.order(["make"])
+        assert here.asked("programs") == []
+        for _ in range(3):
+            assert here.order(["make"], env={"CXX": "g++-13"})[0] == 0
+        assert here.asked("programs") == [{"programs": [["/usr/bin/g++-13", "/bin/g++-13"]]}]
+
+    def test_a_21_that_lie_in_the_project_travel_with_it(self, maker):
+        here = maker("true")
+        (here.project / "wrap").write_text("#!/bin/sh\n")
+        here.mock.lacks = {"wrap"}
+        assert here.order(["make"], env={"CC": "./wrap cc", "CXX": str(here.project / "wrap")})[0] == 0
+        assert here.asked("programs") == []
+
+
 class TestTheEnvironment:
     def test_a_21_cargo_build_jobs_never_raises_the_grant(self, maker):
         here = maker("true")
