@@ -87,13 +87,15 @@ def bulk_settings(config: Config, member: Member) -> BulkSettings:
     """Levels and patience of rsync for this command (coverage A-18; RCH_COMPRESSION beats both keys)."""
     loopback = member.worker.declared.host in ("localhost", "::1") or member.worker.declared.host.startswith("127.")
     forced = config.switches.compression
+    score = member.worker.observed.facts.get("cpu_score")
+    worker_score = float(score) if isinstance(score, (int, float)) else None  # the sender's; this machine has none yet
 
     def level(setting: int | str, direction: str) -> int:
         return compression_level(
             forced if forced is not None else setting,
             direction=direction,
-            mbit_s=None,
-            cpu_score=None,
+            mbit_s=member.executor.link_mbit_s(),
+            cpu_score=worker_score if direction == "return" else None,
             loopback=loopback,
         )
 

@@ -113,6 +113,10 @@ class Executor(Protocol):
         """
         ...
 
+    def link_mbit_s(self) -> float | None:
+        """Measured rate of the bulk plane in Mbit/s; None before a transfer has shown it."""
+        ...
+
     def clock_offset_ns(self) -> int:
         """Worker's clock minus ours in ns: the estimate with the shortest round trip of the last few."""
         ...

@@ -115,6 +115,9 @@ class LocalExecutor:
     def receive_files(self, source: str, paths: Sequence[str], target: AbsPath, *, largest: int) -> Moved:
         return self._rsync.receive(source, paths, target, self.bulk, largest=largest)
 
+    def link_mbit_s(self) -> float | None:
+        return None
+
     def clock_offset_ns(self) -> int:
         return self._clock.offset_ns
 

@@ -20,6 +20,7 @@ from rch.execute import deploy
 from rch.execute.channel import Answer, Channel
 from rch.execute.executor import BulkSettings, Hello, Moved
 from rch.execute.handshake import Clock, greet
+from rch.execute.link import LinkRate
 from rch.execute.rsync import Rsync
 from rch.execute.ssh_settings import SshSettings, config_file_text, ssh_settings
 from rch.fleet.model import Worker
@@ -67,6 +68,7 @@ class SshExecutor:
         self._hello: Hello | None = None
         self._cache_dir = ""
         self._clock = Clock()
+        self._link = LinkRate()
         self._rsync: Rsync | None = None
 
     @property
@@ -120,10 +122,13 @@ class SshExecutor:
         return channel.request(op, fields, body, timeout_s=timeout_s)
 
     def send_files(self, source: AbsPath, paths: Sequence[str], target: str) -> Moved:
-        return self._bulk().send(source, paths, f"rch:{target}", self.bulk)
+        return self._link.note(self._bulk().send(source, paths, f"rch:{target}", self.bulk))
 
     def receive_files(self, source: str, paths: Sequence[str], target: AbsPath, *, largest: int) -> Moved:
-        return self._bulk().receive(f"rch:{source}", paths, target, self.bulk, largest=largest)
+        return self._link.note(self._bulk().receive(f"rch:{source}", paths, target, self.bulk, largest=largest))
+
+    def link_mbit_s(self) -> float | None:
+        return self._link.mbit_s
 
     def clock_offset_ns(self) -> int:
         return self._clock.offset_ns

@@ -143,6 +143,9 @@ class MockExecutor:
             size += len(content)
         return Moved(len(paths), size, 0.0, 1 if paths else 0)
 
+    def link_mbit_s(self) -> float | None:
+        return None
+
     def clock_offset_ns(self) -> int:
         return self._offset_ns
 

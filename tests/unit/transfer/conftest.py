@@ -81,6 +81,9 @@ class SimWorker:
     def connect(self) -> Hello:
         return Hello(1, "0", "0", "0", 2, sandbox_ok=True)
 
+    def link_mbit_s(self) -> float | None:
+        return None
+
     def clock_offset_ns(self) -> int:
         return 0
 
