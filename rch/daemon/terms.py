@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rch.config import Config
 from rch.daemon.pool import Member
 from rch.execute.executor import BulkSettings
@@ -87,7 +89,8 @@ def bulk_settings(config: Config, member: Member) -> BulkSettings:
     """Levels and patience of rsync for this command (coverage A-18; RCH_COMPRESSION beats both keys)."""
     loopback = member.worker.declared.host in ("localhost", "::1") or member.worker.declared.host.startswith("127.")
     forced = config.switches.compression
-    score = member.worker.observed.facts.get("cpu_score")
+    speed = member.worker.observed.facts.get("speed")
+    score = speed.get("cpu_score") if isinstance(speed, Mapping) else None
     worker_score = float(score) if isinstance(score, (int, float)) else None  # the sender's; this machine has none yet
 
     def level(setting: int | str, direction: str) -> int:

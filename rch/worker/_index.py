@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import marshal
 import os
+import threading
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from rch.worker.protocol import Entry
@@ -47,32 +48,75 @@ def stamp_of(status: os.stat_result) -> Tuple[int, int, int, int, int]:
     return (status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
+_Identity = Tuple[int, int, int]
+
+_KEPT_ROWS = 150_000
+"""Rows kept in memory at most, of all indexes together: some 60 MB."""
+
+_kept: Dict[str, Tuple[_Identity, str, Rows]] = {}
+"""The indexes last loaded or saved, oldest first, with the identity of the file: files are replaced, never changed.
+
+One push and one return read the index of a tree; of 50,000 paths that is 140 ms of CPU each time.
+"""
+
+_lock = threading.Lock()
+
+
 def save(path: str, generation: str, rows: Rows) -> None:
-    """Write by rename. marshal: ten times quicker than JSON, and nobody but us can write here."""
-    data = _MAGIC + marshal.dumps((generation, {name: tuple(row) for name, row in rows.items()}), 4)
+    """Write by rename; *rows* are not to be changed any more.
+
+    marshal: ten times quicker than JSON, and nobody but us can write here.
+    """
+    plain = dict(zip(rows, map(tuple, rows.values())))  # noqa: B905  strict= is of Python 3.10
+    data = _MAGIC + marshal.dumps((generation, plain), 4)
     temporary = path + ".tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
+            file.flush()
+            identity = _identity(os.fstat(descriptor))
         os.rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+    _keep(path, identity, generation, rows)
 
 
 def load(path: str) -> Optional[Tuple[str, Rows]]:
-    """(generation, rows), or None when there is no index that can be trusted; the tree is then walked again."""
+    """(generation, rows), or None when there is no index that can be trusted; the tree is then walked again.
+
+    The rows may be shared: who wants to change them takes a copy.
+    """
     try:
         with open(path, "rb") as file:
+            identity = _identity(os.fstat(file.fileno()))
+            with _lock:
+                known = _kept.get(path)
+            if known is not None and known[0] == identity:
+                return known[1:]
             data = file.read()
         if not data.startswith(_MAGIC):
             return None
-        generation, rows = marshal.loads(data[len(_MAGIC) :])  # noqa: S302  our own file in a 0700 directory
-        return generation, dict(zip(rows, map(Row._make, rows.values())))  # noqa: B905  strict= is of Python 3.10
+        generation, plain = marshal.loads(data[len(_MAGIC) :])  # noqa: S302  our own file in a 0700 directory
+        rows = dict(zip(plain, map(Row._make, plain.values())))  # noqa: B905  strict= is of Python 3.10
     except (OSError, ValueError, EOFError, TypeError):
         return None
+    _keep(path, identity, generation, rows)
+    return generation, rows
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return (status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def _keep(path: str, identity: _Identity, generation: str, rows: Rows) -> None:
+    with _lock:
+        _kept.pop(path, None)
+        _kept[path] = (identity, generation, rows)
+        while sum(len(one[2]) for one in _kept.values()) > _KEPT_ROWS:
+            del _kept[next(iter(_kept))]
 
 
 def links(rows: Rows) -> Dict[str, Tuple[str, ...]]:

@@ -101,7 +101,7 @@ class Root:
             self._expect(base)
             if change.empty and base:
                 return base, []
-        rows = {} if reset else self._load()
+        rows = {} if reset else dict(self._load())
         try:
             if reset:
                 self._mark_dirty()

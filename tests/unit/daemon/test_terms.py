@@ -21,7 +21,7 @@ def levels(tmp_path, mbit_s, host="203.0.113.1", text="", score=None, **env):
     (home / ".config" / "rch").mkdir(parents=True, exist_ok=True)
     (home / ".config" / "rch" / "config.toml").write_text(text)
     config = load_config(str(home), {"HOME": str(home), **env}, state_dir=str(tmp_path / "state"))
-    member = Member(Worker(Declared("w", host), Observed({"cpu_score": score})), Link(mbit_s))
+    member = Member(Worker(Declared("w", host), Observed({"speed": {"cpu_score": score}})), Link(mbit_s))
     found = bulk_settings(config, member)
     return found.push_level, found.return_level
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from rch.errors import DiskFull, NotOffloadable, TransferFault, Unreachable, WorkerFault
 from rch.project.model import Manifest, Root
 from rch.transfer import BuildDir, HeldIndex, check_size, compression_level, plan_push, split_by_size
+from rch.worker import _index
+from rch.worker._apply import Application
 from rch.worker.protocol import INLINE_LIMIT, Entry, hash_bytes
 
 KEY = "0123456789abcdef"
@@ -198,6 +201,21 @@ class TestHowItIsSent:
             world.push()
             there, here = tree_of(world, look), tree_here(world, look)
             assert {p: (e[0], e[4]) for p, e in there.items()} == {p: (e[0], e[4]) for p, e in here.items()}
+
+    def test_one_that_breaks_while_it_is_applied_leaves_the_workers_index_as_it_was(self, world, monkeypatch):
+        world.write("a", "x")
+        world.push()
+
+        def breaks(application):
+            application.rows.clear()
+            raise OSError(errno.EIO, "broken")
+
+        monkeypatch.setattr(Application, "run", breaks)
+        world.write("b", "x")
+        with pytest.raises(WorkerFault):
+            world.push()
+        monkeypatch.undo()
+        assert set(_index.load(world.worker().root.directory + "/index")[1]) == {"a"}
 
     def test_a_bulk_transfer_is_tried_three_times_with_growing_pauses(self, world):
         from rch.transfer._retry import with_retries
