@@ -17,6 +17,7 @@
         HostileAnswer                        host, path; what the worker sent breaks a rule, nothing was placed
       NotOffloadable                    103  under --require-remote, else local; code, one reason per worker
       ProductsUnverified                102  the build passed, its files did not arrive whole: paths
+      Provisioning                      5    host, task; what a playbook could not do there
       NoSuchJob (LookupError)           6    job
       Refused                           3    refused before anything was sent
 
@@ -208,6 +209,17 @@ class ProductsUnverified(RchError):
     def __init__(self, message: str, *, paths: tuple[str, ...] = (), hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.paths = paths
+
+
+class Provisioning(RchError):
+    """A playbook did not come to its end; ``host`` is the first machine that stopped it, ``task`` what it was at."""
+
+    exit_status = 5
+
+    def __init__(self, message: str, *, host: str = "", task: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.host = host
+        self.task = task
 
 
 class NoSuchJob(RchError, LookupError):

@@ -46,7 +46,7 @@ def start() -> int:
 )
 def stop(*, wait_s: float) -> int:
     """Stop rchd; running jobs go on on their workers and are picked up again at the next start."""
-    stopped = _stop(wait_s)
+    stopped = stop_rchd(wait_s)
     output().answer("rchd stopped" if stopped else "rchd was not running", {"stopped": stopped})
     return 0
 
@@ -58,7 +58,7 @@ def stop(*, wait_s: float) -> int:
 def restart(*, wait_s: float) -> int:
     """Stop rchd if it runs, then start it."""
     config = load()
-    _stop(wait_s)
+    stop_rchd(wait_s)
     health = start_rchd(config, Api(config.socket_path, timeout_s=5.0))
     output().answer(f"rchd started (pid {health.get('pid')})", {"started": True, **health})
     return 0
@@ -125,7 +125,7 @@ def log_text(line: str) -> str:
     return " ".join([*head, *rest]).replace("\n", " ")
 
 
-def _stop(wait_s: float) -> bool:
+def stop_rchd(wait_s: float) -> bool:
     config = load()
     way = Api(config.socket_path, timeout_s=10.0)
     holder = lock_holder(config.places.state)

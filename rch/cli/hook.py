@@ -63,12 +63,12 @@ _AGENTS = click.argument("agents", nargs=-1, metavar="[AGENT]...")
 def install(*, agents: tuple[str, ...], no_shims: bool, no_compile: bool) -> None:
     """Put rch into the settings of each AGENT (default: those found on this machine)."""
     said = output()
-    setting = _setting()
-    chosen = _chosen(agents) or [name for name in HARNESSES if _is_here(name, setting)]
+    setting = this_setting()
+    chosen = _chosen(agents) or agents_here(setting)
     if not chosen:
         raise UsageError("no coding agent was found here", what="AGENT", hint=f"name one of {', '.join(HARNESSES)}")
     if not no_shims:
-        _install_shims(setting)
+        install_shims(setting)
     kind = programs.install(setting, native=False if no_compile else None)
     results = {name: harnesses.install(name, setting, os.environ) for name in chosen}
     if said.json:
@@ -86,7 +86,7 @@ def install(*, agents: tuple[str, ...], no_shims: bool, no_compile: bool) -> Non
 def uninstall(*, agents: tuple[str, ...]) -> None:
     """Take rch out of the settings of each AGENT (default: all). The shims stay: rch shim uninstall."""
     said = output()
-    setting = _setting()
+    setting = this_setting()
     chosen = _chosen(agents) or list(HARNESSES)
     results = {name: harnesses.uninstall(name, setting, os.environ) for name in chosen}
     left = [n for n in HARNESSES if harnesses.status(n, setting, os.environ).state in ("installed", "stale")]
@@ -106,7 +106,7 @@ def uninstall(*, agents: tuple[str, ...]) -> None:
 def status(*, agents: tuple[str, ...]) -> None:
     """Show where rch is installed and what keeps it from working."""
     said = output()
-    setting = _setting()
+    setting = this_setting()
     found = [harnesses.status(name, setting, os.environ) for name in _chosen(agents) or HARNESSES]
     kind = programs.kind(setting)
     if said.json:
@@ -128,7 +128,7 @@ def test(*, agents: tuple[str, ...]) -> int:
     from rch.agents.trial import clean_environment, trials
 
     said = output()
-    setting = _setting()
+    setting = this_setting()
     installed = [n for n in DIALECTS if harnesses.status(n, setting, os.environ).state == "installed"]
     chosen = [name for name in _chosen(agents) if name in DIALECTS] if agents else installed
     if not chosen:
@@ -146,7 +146,7 @@ def test(*, agents: tuple[str, ...]) -> int:
     return 1
 
 
-def _setting() -> Setting:
+def this_setting() -> Setting:
     return Setting(load().places.state, sys.executable, bool(os.environ.get("RCH_STATE_DIR")))
 
 
@@ -155,6 +155,11 @@ def _chosen(agents: tuple[str, ...]) -> list[str]:
         if name not in HARNESSES:
             raise UsageError(f"no agent {name!r} is known", what=name, hint=f"one of {', '.join(HARNESSES)}")
     return list(agents)
+
+
+def agents_here(setting: Setting) -> list[str]:
+    """The agents that this user has."""
+    return [name for name in HARNESSES if _is_here(name, setting)]
 
 
 def _is_here(name: str, setting: Setting) -> bool:
@@ -169,7 +174,7 @@ def _is_here(name: str, setting: Setting) -> bool:
     return bool(base and os.path.isdir(base)) or bool(places and shutil.which(name))
 
 
-def _install_shims(setting: Setting) -> None:
+def install_shims(setting: Setting) -> None:
     from rch.cli.shim import tools_here
     from rch.shims import directory
     from rch.shims.program import own_setting

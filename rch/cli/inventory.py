@@ -19,17 +19,30 @@ def inventory() -> None:
 
 @inventory.command()
 def show() -> None:
-    """Compile the inventory if it has changed and show every worker: declared values, observed facts, sources."""
+    """Compile the inventory if it has changed and show every worker as rchd uses it.
+
+    With --json {"digest", "sources", "workers"}; a worker is {"name", "declared", "origins", "observed"}, where
+    "origins" has for each declared value the file and line that gave it, "groups", or "default". With -v as text.
+    """
+    from rch.fleet.inventory import find_inventory
+    from rch.fleet.origins import origins
     from rch.fleet.registry import load_registry
 
     state = load().places.state
     os.makedirs(state, mode=0o700, exist_ok=True)
-    registry = load_registry(state)
+    source = find_inventory()
+    registry = load_registry(state, source)
     said = output()
+    places = (
+        origins(source, {one.name: one.declared for one in registry.workers.values()})
+        if said.json or said.verbose
+        else {}
+    )
     workers: list[dict[str, Any]] = [
         {
             "name": worker.name,
             "declared": dataclasses.asdict(worker.declared),
+            "origins": places.get(worker.name, {}),
             "observed": {"at": worker.observed.at, "facts": dict(worker.observed.facts)},
         }
         for worker in registry.workers.values()
@@ -39,6 +52,12 @@ def show() -> None:
         return
     for source in registry.sources:
         said.say(f"source: {source}")
+    if said.verbose:
+        for found in workers:
+            for field, value in found["declared"].items():
+                if field in found["origins"]:
+                    said.line(f"{found['name']}.{field} = {value!r}  # {found['origins'][field]}")
+        return
     rows = [
         (
             found["name"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rch.config.trust import write_private
@@ -18,13 +19,15 @@ EMPTY = "---\nall:\n  children:\n    rch_workers:\n      hosts: {}\n"
 
 
 def inventory_file(env: Mapping[str, str]) -> AbsPath:
-    """The file that holds, or will hold, the hosts: of a directory its ``hosts.yml``; where there is none at all, the
-    user's ``~/.config/rch/inventory/hosts.yml``."""
+    """The file that holds, or will hold, the hosts: of a directory its ``hosts.yml``; where there is none at all, that
+    of RCH_INVENTORY, else the user's ``~/.config/rch/inventory/hosts.yml``."""
     try:
         source = find_inventory(environ=env)
     except ConfigError:
-        if env.get("RCH_INVENTORY"):
-            raise
+        named = env.get("RCH_INVENTORY", "")
+        if named:
+            path = os.path.abspath(os.path.expanduser(named))
+            return AbsPath(path if path.endswith((".yml", ".yaml")) else os.path.join(path, "hosts.yml"))
         home = env.get("XDG_CONFIG_HOME") or os.path.join(env.get("HOME", os.path.expanduser("~")), ".config")
         return AbsPath(os.path.join(home, "rch", "inventory", "hosts.yml"))
     if not os.path.isdir(source):
@@ -37,23 +40,64 @@ def inventory_file(env: Mapping[str, str]) -> AbsPath:
 
 def add_host(path: AbsPath, name: str, variables: Mapping[str, Any], tags: Sequence[str]) -> str:
     """The text of the inventory *path* with worker *name* added; raises UsageError when it is there already."""
+    merged = merge_hosts(path, [(name, variables, tags)])
+    if merged is None or name not in merged.added:
+        raise UsageError(f"{name} is already in {path}", what=name, hint=f"rch workers remove {name}")
+    return merged.text
+
+
+@dataclass(frozen=True)
+class Merge:
+    """The inventory's new text, and what is new in it: names of hosts, "host: variable" of changed values."""
+
+    text: str
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+
+
+def merge_hosts(
+    path: AbsPath, hosts: Sequence[tuple[str, Mapping[str, Any], Sequence[str]]], group: Mapping[str, Any] | None = None
+) -> Merge | None:
+    """*hosts* (name, variables, tags) and variables of the *group* put into the inventory; None where all is there.
+
+    A host that is there keeps every variable that is not given here.
+    """
     tree, yaml = _load(path)
     children = _table(_table(tree, "all", path), "children", path)
-    hosts = _table(_table(children, GROUP, path), "hosts", path)
-    if name in hosts:
-        raise UsageError(f"{name} is already in {path}", what=name, hint=f"rch workers remove {name}")
+    workers = _table(children, GROUP, path)
+    added, changed = [], []
+    if group:
+        table = _table(workers, "vars", path)
+        for key, value in group.items():
+            if table.get(key) != value:
+                table[key] = value
+                changed.append(f"{GROUP}: {key}")
+    known = _table(workers, "hosts", path)
+    for name, variables, tags in hosts:
+        if name in known:
+            entry = _table(known, name, path)
+            for key, value in variables.items():
+                if entry.get(key) != value:
+                    entry[key] = value
+                    changed.append(f"{name}: {key}")
+        else:
+            _new_host(yaml, known, name, variables)
+            added.append(name)
+        for tag in tags:
+            members = _table(_table(children, tag, path), "hosts", path)
+            if name not in members:
+                _new_host(yaml, members, name, {})
+                if name not in added:
+                    changed.append(f"{name}: {tag}")
+    return Merge(_dump(tree, yaml), tuple(added), tuple(changed)) if added or changed else None
+
+
+def _new_host(yaml: Any, hosts: Any, name: str, variables: Mapping[str, Any]) -> None:
     entry = yaml.map()
     entry.update(variables)
     entry.fa.set_flow_style()
     hosts.fa.set_block_style()
     hosts[name] = entry
-    for tag in tags:
-        members = _table(_table(children, tag, path), "hosts", path)
-        members.fa.set_block_style()
-        empty = yaml.map()
-        empty.fa.set_flow_style()
-        members[name] = empty
-    return _dump(tree, yaml)
 
 
 def remove_host(path: AbsPath, name: str) -> str:
@@ -76,7 +120,10 @@ def replace_inventory(path: AbsPath, text: str, state: AbsPath, env: Mapping[str
         mode = os.stat(target).st_mode & 0o777
     except FileNotFoundError:
         before, mode = None, 0o644
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot be made: {error.strerror}", file=os.path.dirname(target)) from error
     write_private(target, text.encode(), mode)
     os.makedirs(state, mode=0o700, exist_ok=True)
     try:

@@ -25,6 +25,10 @@ COMMANDS = {
     "cancel": "rch.cli.jobs:cancel",
     "workers": "rch.cli.workers:workers",
     "inventory": "rch.cli.inventory:inventory",
+    "fleet": "rch.cli.fleet:fleet",
+    "benchmark": "rch.cli.benchmark:benchmark",
+    "init": "rch.cli.init:init",
+    "install": "rch.cli.install:install",
     "daemon": "rch.cli.daemon:daemon",
     "config": "rch.cli.config:config",
     "doctor": "rch.cli.doctor:doctor",
@@ -32,6 +36,7 @@ COMMANDS = {
     "hook": "rch.cli.hook:hook",
     "shim": "rch.cli.shim:shim",
     "shellenv": "rch.cli.shellenv:shellenv",
+    "completion": "rch.cli.completion:completion",
     "help": "rch.cli.main:help_",
 }
 

@@ -1,4 +1,5 @@
-"""``rch workers``: list, add, remove, probe, drain, enable, disable."""
+"""``rch workers``: list, add, remove, probe, drain, enable, disable; what runs a playbook or reads other files has a
+module of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +20,15 @@ PROBE_S = 60.0
 """Seconds for one probe: 5 s to connect on each plane, and room for a slow worker to look around."""
 
 
-@click.group(cls=RchGroup)
+_ELSEWHERE = {
+    "discover": "rch.cli.workers_discover:discover",
+    "import": "rch.cli.workers_import:import_",
+    "benchmark": "rch.cli.benchmark:workers_benchmark",
+    "sync": "rch.cli.workers_sync:sync",
+}
+
+
+@click.group(cls=RchGroup, lazy=_ELSEWHERE)
 def workers() -> None:
     """The machines that builds run on: hosts of the inventory's group rch_workers."""
 
@@ -97,7 +106,7 @@ def add(
     path = inventory_file(os.environ)
     replace_inventory(path, add_host(path, name, variables, tags), load().places.state, os.environ)
     probe_answer = _probe_quietly(api(), name)
-    next_step = f"ansible-playbook playbooks/workers.yml --limit {name}"
+    next_step = f"rch fleet apply --limit {name}"
     if said.json:
         said.document({"name": name, "inventory": path, "probe": probe_answer, "next": next_step})
         return
@@ -112,14 +121,18 @@ def add(
 @workers.command()
 @click.argument("name", nargs=-1, required=True)
 @click.option("--purge", is_flag=True, help="First take from the host what rch has put there (playbook remove).")
-def remove(*, name: tuple[str, ...], purge: bool) -> None:
-    """Take workers out of the inventory."""
+@click.option("-K", "--ask-become-pass", is_flag=True, help="With --purge: ask for the password of sudo there.")
+def remove(*, name: tuple[str, ...], purge: bool, ask_become_pass: bool) -> None:
+    """Take workers out of the inventory. When --purge fails (exit status 5), they stay in it."""
     from rch.cli.inventory_file import inventory_file, remove_host, replace_inventory
 
     said = output()
     path = inventory_file(os.environ)
     if purge:
-        _purge(name)
+        from rch.cli.playing import play, report
+
+        outcome = play("remove", limit=name, ask_password=ask_become_pass)
+        report(outcome, with_json=False)
     removed = []
     for one in name:
         replace_inventory(path, remove_host(path, one), load().places.state, os.environ)
@@ -173,6 +186,11 @@ def drain(*, name: tuple[str, ...], every: bool, wait_s: float | None) -> int:
     chosen = _switch(way, "drain", name, every=every)
     if wait_s is None:
         return 0
+    return wait_until_idle(way, chosen, wait_s)
+
+
+def wait_until_idle(way: Api, chosen: Sequence[str], wait_s: float) -> int:
+    """0 once none of *chosen* has a job, 1 when one still has after *wait_s* seconds."""
     until = time.monotonic() + wait_s
     said = output()
     while True:
@@ -282,24 +300,3 @@ def _refresh(way: Api) -> None:
         way.post("refresh")
     except NotRunning:
         return
-
-
-def _purge(names: Sequence[str]) -> None:
-    """Run the playbook remove for *names*."""
-    import subprocess
-    import sys
-
-    checkout = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    playbook = os.path.join(checkout, "playbooks", "remove.yml")
-    if not os.path.exists(playbook):
-        raise UsageError("the playbook remove is not part of this version; leave --purge out", what="--purge")
-    program = os.path.join(os.path.dirname(sys.executable), "ansible-playbook")
-    ended = subprocess.run(
-        [program, playbook, "--limit", ",".join(names)], cwd=checkout, stdout=sys.stderr, check=False, timeout=3600
-    )
-    if ended.returncode != 0:
-        from rch.errors import Refused
-
-        raise Refused(
-            f"the playbook remove ended with {ended.returncode}; the inventory is unchanged", hint="rch workers probe"
-        )

@@ -110,7 +110,9 @@ def own_key(state_dir: AbsPath) -> AbsPath:
 
 
 def _worker(state_dir: AbsPath, declared: Declared) -> Worker:
-    if declared.ssh_key is None and declared.executor == "ssh" and os.path.exists(own_key(state_dir)):
+    # An embedded worker's account is the user's own: no playbook lets our key in there, so ssh's own choice holds.
+    wanted = declared.ssh_key is None and declared.executor == "ssh" and not declared.embedded
+    if wanted and os.path.exists(own_key(state_dir)):
         declared = dataclasses.replace(declared, ssh_key=own_key(state_dir))
     return Worker(declared, read_observed(state_dir, declared.name))
 

@@ -7,21 +7,18 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from rch.errors import RchError, ToolMissing
+from rch.errors import Provisioning, ToolMissing
+from rch.fleet.playbooks import ansible_environment, control_directory
 from rch.testing.lab_processes import descendants, stop
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 _RECAP = re.compile(r"^(?P<host>\S+)\s*: (?P<counts>ok=\d+\s.*)$", re.MULTILINE)
-
-CONTROL_PATH_ROOM = 60
-"""Bytes that a control directory's path may have: Ansible adds a name of ten, OpenSSH seventeen, of 104 in all."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +38,8 @@ class Recap:
         return f"ok={self.count('ok')} changed={self.count('changed')} failed={self.count('failed')}"
 
 
-class PlaybookFailed(RchError):
+class PlaybookFailed(Provisioning):
     """ansible-playbook ended with an error; ``recap.output`` is all it said."""
-
-    exit_status = 5
 
     def __init__(self, message: str, recap: Recap, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -85,36 +80,19 @@ def provision(
     Raises PlaybookFailed when a task failed, a host was unreachable or the time was up.
     """
     home = os.path.join(scratch, "ansible")
-    control = os.path.join(home, "cp")
     os.makedirs(home, mode=0o700, exist_ok=True)
-    own_control = len(os.fsencode(control)) > CONTROL_PATH_ROOM
-    if own_control:
-        control = tempfile.mkdtemp(prefix="rch-cp-")
-    else:
-        os.makedirs(control, mode=0o700, exist_ok=True)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RCH_", "ANSIBLE_"))}
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("RCH_", "ANSIBLE_"))},
-        "ANSIBLE_CONFIG": os.path.join(CHECKOUT, "ansible.cfg"),
-        "ANSIBLE_HOME": home,
-        "ANSIBLE_LOCAL_TEMP": os.path.join(home, "tmp"),
+        **inherited,
+        **ansible_environment(home),
         "ANSIBLE_REMOTE_TEMP": os.path.join(home, "remote-tmp"),
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": control,
-        "ANSIBLE_CACHE_PLUGIN_CONNECTION": os.path.join(home, "facts"),
-        "ANSIBLE_NOCOLOR": "1",
         "RCH_STATE_DIR": state_dir or os.path.join(scratch, "state"),
     }
-    # Programs that the roles call here (ssh-keygen, rsync) come from PATH, as do Ansible's own helpers.
-    environment["PATH"] = f"{os.path.dirname(sys.executable)}:{environment['PATH']}:/usr/sbin:/sbin"
     started = time.monotonic()
     log = os.path.join(home, "last.log")
     command = [program("ansible-playbook"), "--inventory", inventory, *arguments, os.path.join(CHECKOUT, playbook)]
-    try:
-        with open(log, "wb") as file:
-            status = _run(command, environment, file, timeout_s)
-    finally:
-        close_masters(control)
-        if own_control:
-            shutil.rmtree(control, ignore_errors=True)
+    with control_directory(home) as control, open(log, "wb") as file:
+        status = _run(command, {**environment, "ANSIBLE_SSH_CONTROL_PATH_DIR": control}, file, timeout_s)
     with open(log, encoding="utf-8", errors="replace") as text:
         output = text.read()
     recap = Recap(status, parse_recap(output), time.monotonic() - started, output)
@@ -152,17 +130,3 @@ def _first_fault(output: str) -> str:
         if line.startswith(("fatal:", "ERROR!", "[ERROR]", "failed:")):
             return line if len(line) <= 500 else f"{line[:200]} … {line[-300:]}"
     return "and no line says why"
-
-
-def close_masters(control: str) -> None:
-    """End the OpenSSH masters that Ansible left listening in *control*."""
-    if not os.path.isdir(control):
-        return
-    for name in os.listdir(control):
-        subprocess.run(
-            [program("ssh"), "-O", "exit", "-o", f"ControlPath={os.path.join(control, name)}", "lab"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=10,
-            check=False,
-        )
