@@ -18,7 +18,7 @@ CLOCK_FAIL_MS = 1000.0
 CLOCK_WARN_MS = 250.0
 DISK_WARN = 5_000_000_000
 DISK_FAIL = 1_000_000_000
-SETUP = "ansible-playbook playbooks/workers.yml --limit {name}"
+SETUP = "rch fleet apply --limit {name}"
 
 Probe = Callable[[Worker], Mapping[str, Any]]
 """Answers what ``POST /v1/workers/NAME/probe`` answers; raises RchError."""

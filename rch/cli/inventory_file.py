@@ -67,6 +67,8 @@ def merge_hosts(
     workers = _table(children, GROUP, path)
     added, changed = [], []
     if group:
+        if "vars" not in workers:
+            workers.insert(0, "vars", yaml.map())  # above the hosts, where people look for it
         table = _table(workers, "vars", path)
         for key, value in group.items():
             if table.get(key) != value:
@@ -150,7 +152,6 @@ def _load(path: AbsPath) -> tuple[Any, Any]:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
-    yaml.explicit_start = True
     yaml.indent(mapping=2, sequence=4, offset=2)
     try:
         with open(path, encoding="utf-8") as stream:
@@ -159,6 +160,7 @@ def _load(path: AbsPath) -> tuple[Any, Any]:
         text = EMPTY
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", file=path) from error
+    yaml.explicit_start = any(line.startswith("---") for line in text.splitlines())
     try:
         tree = yaml.load(text) or yaml.load(EMPTY)
     except YAMLError as error:

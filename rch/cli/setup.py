@@ -51,9 +51,7 @@ class Setup:
 
     def __post_init__(self) -> None:
         if not self.yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise UsageError(
-                "this asks questions, and there is no terminal to ask on", what="--yes", hint="rch init --yes"
-            )
+            raise UsageError("no terminal to ask questions on", what="--yes", hint="the same with --yes")
 
     def asks(self, question: str, *, default: bool = True) -> bool:
         """The answer to *question*; with --yes it is yes."""

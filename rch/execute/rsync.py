@@ -116,7 +116,7 @@ class Rsync:
                 f"{self._host}: rsync is not installed there ({lines[0][:200] if lines else status})",
                 host=self._host,
                 tool="rsync",
-                hint=f"ansible-playbook playbooks/workers.yml --limit {self._host}",
+                hint=f"rch fleet apply --limit {self._host}",
             )
         if status in CONNECTION_STATUS:
             return Unreachable(text, host=self._host, stage="transfer", hint=f"rch workers probe {self._host}")

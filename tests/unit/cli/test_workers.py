@@ -97,7 +97,7 @@ class TestAddAndRemove:
             *("--slots", "8", "--priority", "50", "--tag", "heavy", "--tag", "new", "--identity-file", "/k"),
         )
         assert ended.status == 0
-        assert "next: ansible-playbook playbooks/workers.yml --limit yto" in ended.err
+        assert "next: rch fleet apply --limit yto" in ended.err
         text = (shell.inventory / "hosts.yml").read_text()
         assert "# our fleet\n" in text
         assert (
