@@ -1,4 +1,4 @@
-"""``rch workers benchmark`` and ``rch benchmark``: how fast the machines are, 0 to 100."""
+"""``rch workers benchmark``: how fast the machines are, 0 to 100."""
 
 from __future__ import annotations
 
@@ -33,45 +33,11 @@ def workers_benchmark(*, name: tuple[str, ...], every: bool, ask_become_pass: bo
     return 0
 
 
-@click.command(cls=RchCommand)
-@ASK_PASSWORD
-def benchmark(*, ask_become_pass: bool) -> int:
-    """Measure every worker and this machine. With --json an array of {"name", "score", "compile", "cpu", "memory",
-    "disk"}."""
-    said = output()
-    outcome = play("benchmark", ask_password=ask_become_pass)
-    tell_rchd(api())
-    _show(said, [*_of_workers(()), _of_this_machine()])
-    report(outcome, with_json=False)
-    return 0
-
-
 def _of_workers(names: Sequence[str]) -> list[dict[str, Any]]:
     from rch.fleet.registry import read_registry
 
     workers = read_registry(load().places.state).workers
     return [_row(name, workers[name].observed.facts) for name in names or workers]
-
-
-def _of_this_machine() -> dict[str, Any]:
-    """The same measurement here, by the same program."""
-    import json
-    import subprocess
-    import sys
-    import tempfile
-
-    from rch.worker.speed import score
-
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=load().places.state) as place:
-        done = subprocess.run(
-            [sys.executable, "-m", "rch.worker", "measure", place],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=300,
-            check=True,
-        )
-    found = score(json.loads(done.stdout))
-    return _row("here", {"speed_score": found["speed_score"], "speed": found})
 
 
 def _row(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -280,7 +280,7 @@ class TestAWorker:
         (check,) = look(control=control, ok=False).values()
         assert (check.name, check.status) == (f"worker:css:{name}", FAIL)
         assert check.finding.startswith("css: ")
-        assert check.remedy == (control["hint"] or "ansible-playbook playbooks/workers.yml --limit css")
+        assert check.remedy == (control["hint"] or "rch fleet apply --limit css")
 
     def test_without_rsync_is_found(self) -> None:
         check = look(bulk=refused("css: rsync is not installed there", "ToolMissing"))["rsync"]
