@@ -24,6 +24,7 @@ LISTINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "rch logs": ("object a line", "offset stream time text"),
         "rch workers list": ("array", WORKER),
         "rch workers probe": ("array", "name ok control bulk"),
+        "rch workers discover": ("array", "name host port user identity_file source system cores rust c usable reason"),
         "rch inventory show": ("object", "digest sources workers"),
         "rch daemon status": ("object", "running pid socket state"),
         "rch config show": ("array", "key value origin file line"),

@@ -20,6 +20,7 @@ from typing import Any
 
 from rch.errors import Provisioning
 from rch.fleet.playbooks import ansible_environment, control_directory, playbook
+from rch.fleet.processes import descendants, stop
 from rch.paths import AbsPath
 
 KEPT_RUNS = 10
@@ -147,7 +148,7 @@ def run_playbook(
         json.dump({"idle_timeout": IDLE_S, "pexpect_timeout": 1}, file)
     seen = _Events(name, on_progress, on_text)
     started = time.monotonic()
-    with _signals_restored(), control_directory(home) as control:
+    with _interruptible() as interrupted, control_directory(home) as control:
         environment = {
             **ansible_environment(home, root),
             "ANSIBLE_SSH_CONTROL_PATH_DIR": control,
@@ -167,6 +168,7 @@ def run_playbook(
             quiet=True,
             timeout=RUN_S,
             event_handler=seen,
+            cancel_callback=interrupted,
         )
     log = os.path.join(ended.config.artifact_dir, "stdout")
     return Outcome(
@@ -181,15 +183,28 @@ def run_playbook(
 
 
 @contextlib.contextmanager
-def _signals_restored() -> Iterator[None]:
-    """ansible-runner puts handlers of its own on SIGINT and SIGTERM and leaves them there."""
-    held = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """A function that the runner asks once a second: True after SIGINT or SIGTERM, with Ansible's forks ended first.
+
+    The runner would kill ansible-playbook and its group alone.
+    """
+    came = threading.Event()
+    before = descendants([os.getpid()])
+    ours = threading.current_thread() is threading.main_thread()
+    held = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if ours else {}
+    for number in held:
+        signal.signal(number, lambda *_: came.set())
+
+    def asked() -> bool:
+        if came.is_set():
+            stop(descendants([os.getpid()]) - before, grace_s=0)
+        return came.is_set()
+
     try:
-        yield
+        yield asked
     finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in held.items():
-                signal.signal(number, handler)
+        for number, handler in held.items():
+            signal.signal(number, handler)
 
 
 def _options(limit: Sequence[str], tags: Sequence[str], *, check: bool) -> list[str]:

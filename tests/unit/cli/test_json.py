@@ -20,7 +20,9 @@ WORDS = {
 
 @pytest.fixture
 def world(shell: Any, rchd: Any, make_job: Any, make_worker: Any) -> Any:
-    """An rchd with something of everything."""
+    """An rchd with something of everything, and a host to discover that refuses at once."""
+    (shell.home / ".ssh").mkdir()
+    (shell.home / ".ssh/config").write_text("Host 127.0.0.1\n")
     rchd.workers = [make_worker()]
     rchd.jobs = [make_job(state="queued")]
     rchd.probes = {"css": {"ok": True, "control": {"ok": True}, "bulk": {"ok": True}}}
