@@ -75,12 +75,15 @@ def control_directory(home: str) -> Iterator[str]:
     try:
         yield wanted
     finally:
-        _close_masters(wanted)
+        close_masters(wanted)
         if temporary:
             shutil.rmtree(wanted, ignore_errors=True)
 
 
-def _close_masters(control: str) -> None:
+def close_masters(control: str) -> None:
+    """End the OpenSSH masters that Ansible left listening in *control*."""
+    if not os.path.isdir(control):
+        return
     for name in os.listdir(control):
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(

@@ -13,9 +13,9 @@ import sys
 import tempfile
 
 from rch.errors import RchError
+from rch.fleet.playbooks import close_masters
 from rch.testing.lab import LAB_ROOT, write_private
 from rch.testing.lab_containers import ContainerLab
-from rch.testing.lab_provision import close_masters
 
 PREFIX = "molecule-"
 
