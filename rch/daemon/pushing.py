@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import structlog
+
 from rch.config import Config
 from rch.config.places import Places
 from rch.daemon import job_input
@@ -43,6 +45,8 @@ from rch.transfer import (
 )
 from rch.transfer.lag import lag_s
 from rch.worker.protocol import INLINE_LIMIT
+
+_log = structlog.get_logger("push")
 
 
 class Pusher:
@@ -120,8 +124,8 @@ class Pusher:
             self._store.set_root_clock(root.key, running.name, clock, running.boot_id)
         self._begin(running, caller)
         self._store.put_job(job)
-        for root in project.roots:  # while the job runs: for a restart, and for rch fetch
-            remember_push(self._places.state, job.id, root, pushed[root.key].manifest, pushed[root.key].held)
+        for root in project.roots:
+            self._remember(job, root, pushed[root.key])
         caller.say(
             Frame.ACCEPTED,
             job=job.id,
@@ -133,6 +137,18 @@ class Pusher:
             caller.note(f"[rch] {running.name}: {lease.slots} slots, {lease.reason}; {shown_push(job)}")
         job_input.connect(running, order, caller)
         return running
+
+    def _remember(self, job: Job, root: Root, pushed: Pushed) -> None:
+        """While the job runs already: for the next push, for a restart of rchd, and for rch fetch.
+
+        A record that could not be written is no reason to fail: the next push asks the worker what it holds.
+        """
+        state = self._places.state
+        try:
+            pushed.held.save(state)
+            remember_push(state, job.id, root, pushed.manifest, pushed.held)
+        except OSError as error:
+            _log.warning("push not remembered", job=job.id, root=root.path, why=str(error))
 
     def _run_pre_transfer(self, project: Project, caller: Session, config: Config) -> None:
         if config.hooks.pre_transfer:
@@ -213,7 +229,6 @@ class Pusher:
                 reset=order.options.no_cache,
                 rescan=self._rescan(root.key, order, kind, config),
             )
-            pushed[root.key].held.save(self._places.state)
         return pushed, started
 
     def _rescan(self, key: str, order: Order, kind: Kind, config: Config) -> Callable[[], Manifest]:

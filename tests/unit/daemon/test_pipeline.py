@@ -1,5 +1,6 @@
 """The pipeline between decision and return, over a worker in memory: what each switch and key makes of a command."""
 
+import errno
 import os
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from rch.daemon.wire import Frame
 from rch.errors import ProductsUnverified
 from rch.execute.mock import FaultPlan
 from rch.fleet.toolchains import equipment
+from rch.transfer import HeldIndex
 from rch.worker.identity import c_identity
 
 GIB = 1 << 30
@@ -222,6 +224,27 @@ class TestCleanupRemote:
         here = station()
         here.run("cat in > out")
         assert here.mock.content(here.job().roots[0]["key"], "in") == b"first"
+
+
+class TestARecordThatCannotBeWritten:
+    def test_changes_nothing_for_the_job_and_the_next_push_asks_the_worker(self, station, monkeypatch):
+        here = station()
+        here.run("cat in > out")
+        (here.project / "in").write_text("second")
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("rch.daemon.pushing.remember_push", full)
+            patch.setattr(HeldIndex, "save", full)
+            here.run("cat in > out")
+        assert (here.project / "in").read_text() == "second"
+        (here.project / "in").write_text("third")
+        asked = len(here.asked("index"))
+        assert here.run("cat in > out")[0] == 0
+        assert (here.project / "out").read_text() == "third"
+        assert len(here.asked("index")) == asked + 1
 
 
 class TestAFailedReturn:
