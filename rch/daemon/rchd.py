@@ -23,6 +23,7 @@ from rch.config import load_config
 from rch.config.places import Places
 from rch.daemon import places as rooms
 from rch.daemon.api import make_app
+from rch.daemon.collecting import Collector
 from rch.daemon.desk import Desk
 from rch.daemon.hooks import Hooks
 from rch.daemon.joblog import JobLog
@@ -82,6 +83,7 @@ class Rchd:
             heartbeat_s=float(config.daemon.heartbeat_interval_sec),
         )
         self.desk = Desk(places, self.store, self.pool)
+        self.collector = Collector(places, self.store, self.pool)
         self.hooks = Hooks(places)
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -97,6 +99,7 @@ class Rchd:
         for done in await asyncio.to_thread(roll_forward, self.places.state):
             _log.info("placement rolled forward", root=done.root, job=done.job, complete=done.complete, why=done.why)
         self.pool.start()
+        self.collector.start()
         # max_field_size: a hook tells its PATH in a header
         runner = web.AppRunner(make_app(self), access_log=None, max_field_size=128 * 1024)
         await runner.setup()
@@ -114,6 +117,7 @@ class Rchd:
         accepting.cancel()
         listener.close()
         spool.stop()
+        self.collector.stop()
         await asyncio.to_thread(self.desk.stop)
         await asyncio.wait_for(runner.cleanup(), STOP_S / 2)
         await asyncio.to_thread(self.pool.stop)

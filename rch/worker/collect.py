@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from rch.worker._jobdir import JobDir
 from rch.worker._locks import open_lock, try_lock
@@ -23,17 +23,21 @@ def remove_job(cache: Cache, path: str) -> None:
     purge(cache.trash)
 
 
-def collect(cache: Cache, *, max_age_s: float, keep: int, dry_run: bool) -> Dict[str, Any]:
+def collect(
+    cache: Cache, *, max_age_s: float, keep: int, dry_run: bool, job_age_s: Optional[float] = None
+) -> Dict[str, Any]:
     """Remove job directories and trees unused for *max_age_s*; the *keep* youngest trees stay in any case.
 
+    job_age_s: another age for job directories: those that are still there belong to jobs that nobody took home.
     Answers {"removed": paths below the cache, "bytes": size on disk}; with *dry_run* the same, and nothing goes.
     """
     removed: List[str] = []
     size = 0
-    limit = time.time() - max_age_s
+    now = time.time()
+    limit, job_limit = now - max_age_s, now - (max_age_s if job_age_s is None else job_age_s)
     for name in _names(cache.jobs):
         job = JobDir(os.path.join(cache.jobs, name))
-        if (job.exists() and job.result() is None) or not _older(job.path, limit):
+        if (job.exists() and job.result() is None) or not _older(job.path, job_limit):
             continue
         removed.append("jobs/" + name)
         size += disk_usage(job.path)

@@ -118,6 +118,7 @@ class Operations:
             max_age_s=_number(fields, "max_age_s", 86400.0, 0, 10**9),
             keep=int(_number(fields, "keep", 5, 0, 10**6)),
             dry_run=fields.get("dry_run") is True,
+            job_age_s=_number(fields, "job_age_s", 86400.0, 0, 10**9) if "job_age_s" in fields else None,
         )
 
     def _do_cache_missing(self, fields: Mapping[str, Any], _: bytes) -> Dict[str, Any]:

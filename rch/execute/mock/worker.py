@@ -121,6 +121,9 @@ class MockWorker:
             "jobs": sum(j.rc is None and j.spec is not None for j in self._jobs.values()),
         }, b""
 
+    def _do_gc(self, _: Mapping[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
+        return {"removed": [], "bytes": 0}, b""
+
     def _do_programs(self, fields: Mapping[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
         rows = fields["programs"]
         return {"missing": [n for n, row in enumerate(rows) if {p.rpartition("/")[2] for p in row} & self.lacks]}, b""

@@ -3,10 +3,11 @@
 import os
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rch.daemon.joblog import JobLog, whole_frames
+from rch.daemon.joblog import PACK_BYTES, JobLog, whole_frames
 from rch.worker.protocol import LOG_HEADER, log_frame, log_frames
 
 
@@ -56,6 +57,28 @@ class TestTheKeptLog:
         position = sum(map(len, frames[:700]))
         assert read_all(again, position) == b"".join(frames[700:])
         assert list(log_frames(read_all(again)))[123][0] == 2
+
+    def test_a_26_a_read_unpacks_at_most_one_frame_beyond_its_range(self, tmp_path, monkeypatch):
+        frames = [log_frame(1, os.urandom(3000), i) for i in range(1000)]
+        log = JobLog(str(tmp_path))
+        log.append(b"".join(frames))
+        log.end()
+        log.pack()
+        again = JobLog(str(tmp_path))
+        unpacked = []
+        real = zstandard.ZstdDecompressor
+
+        class Counted:
+            def decompress(self, data, max_output_size):
+                unpacked.append(max_output_size)
+                return real().decompress(data, max_output_size=max_output_size)
+
+        monkeypatch.setattr("rch.daemon.joblog.zstandard.ZstdDecompressor", Counted)
+        assert len(again._rows()) > 2
+        data = again.read(sum(map(len, frames[:500])), 5000)
+        assert data == frames[500]
+        assert len(unpacked) <= 2
+        assert sum(unpacked) <= 2 * PACK_BYTES
 
     def test_packing_twice_changes_nothing(self, tmp_path):
         log = JobLog(str(tmp_path))

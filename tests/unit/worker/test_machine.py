@@ -211,6 +211,16 @@ class TestTheCollector:
         assert done["bytes"] >= 15000
         assert [os.path.isdir(root.directory) for root in roots] == [False, False, True]
 
+    def test_c_16_jobs_that_nobody_took_home_have_an_age_of_their_own(self, worker):
+        (root,) = self.make(worker)[:1]
+        job = new_job()
+        worker.run(job, ["true"])
+        self.age(worker, f"roots/{root.key}", f"jobs/{job}", by_s=7200)
+        asked = {"max_age_s": 86400, "keep": 0}
+        assert worker.request("gc", asked).fields["removed"] == []
+        assert worker.request("gc", {**asked, "job_age_s": 10_000}).fields["removed"] == []
+        assert worker.request("gc", {**asked, "job_age_s": 3600}).fields["removed"] == [f"jobs/{job}"]
+
     def test_nothing_young_held_or_running_goes(self, worker):
         held, running = WorkerRoot(worker), WorkerRoot(worker)
         held.hold()
