@@ -183,7 +183,6 @@ class Transfer(Table):
     compression_level: Level = key(
         "auto", "zstd level of the push; `auto` starts at 3 and follows the measured link", "11.2, A-18", "U"
     )
-    parallel_transfers: bool = key(False, "a cold push goes in several size-balanced streams", "11.2, A-19", "U")
     max_transfer_size_mb: Megabytes = key(
         500, "a push whose files to send are larger runs here, `too-large`", "11.2, A-17", "U"
     )
@@ -609,6 +608,7 @@ class Settings(Table):
 
 RETIRED = {
     "daemon.pid_file": "rchd is single by a lock on the state directory; `rch daemon status` prints its pid",
+    "transfer.parallel_transfers": "a push is one rsync stream: several gained nothing (docs/adr/0009); delete the key",
     "artifacts.incremental_sync": "what returns is always the difference; delete the key",
     "workers.config_file": "workers are hosts of the Ansible inventory; `rch workers import FILE` reads the old file",
 }

@@ -40,7 +40,7 @@ from rch.transfer.model import (
 )
 from rch.transfer.place import place
 from rch.transfer.push import prepare_part, push
-from rch.transfer.pushes import check_size, compression_level, exists_here, plan_push, split_by_size
+from rch.transfer.pushes import check_size, compression_level, exists_here, plan_push
 from rch.transfer.recall import recall_push, record_placed, remember_push
 from rch.transfer.recovery import roll_forward
 from rch.transfer.returns import plan_return
@@ -79,5 +79,4 @@ __all__ = [
     "return_delta",
     "roll_forward",
     "shared_tree_paths",
-    "split_by_size",
 ]

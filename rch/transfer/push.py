@@ -8,19 +8,18 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rch.errors import TransferFault, Unreachable, WorkerFault
-from rch.execute.executor import Executor, Moved
+from rch.execute.executor import Executor
 from rch.paths import AbsPath
 from rch.project.model import Manifest, Root
 from rch.transfer._beneath import Beneath
 from rch.transfer._retry import with_retries
 from rch.transfer.held import HeldIndex
 from rch.transfer.model import Pushed, PushPlan
-from rch.transfer.pushes import MB, plan_push, split_by_size
+from rch.transfer.pushes import MB, plan_push
 from rch.transfer.snapshot import changed_since
 from rch.transfer.validate import checked_generation, parse_index
 from rch.worker.protocol import INLINE_LIMIT, Entry, hash_bytes, hash_stream
@@ -123,7 +122,6 @@ def push(
     started: bool = False,
     reset: bool = False,
     rescan: Callable[[], Manifest] | None = None,
-    streams: int = 1,
     pause: Callable[[float], None] = time.sleep,
 ) -> Pushed:
     """Make the worker's tree the manifest, after ``prepare`` took its lock.
@@ -134,13 +132,12 @@ def push(
     reset:   begin with an empty tree there: every file goes over, its hash is checked there, nothing of an earlier job
              stays (``--no-cache``, coverage A-12). *held* is then :meth:`HeldIndex.afresh`.
     rescan:  takes a new manifest; without it a source that changed while it was sent makes the job unstable (SP-04).
-    streams: rsync processes for a large push (coverage A-19).
     Raises TransferFault, Unreachable, DiskFull, WorkerFault, HostileAnswer; then the worker's tree is marked dirty
     or unchanged, and the next push repairs it.
     """
     tally = _Tally()
     host = executor.worker.name
-    sender = _Sender(executor, job, root, streams, pause, tally)
+    sender = _Sender(executor, job, root, pause, tally)
     generation = str(answer.get("generation") or "") and checked_generation(answer, host)
     if answer.get("applied") is True and "changes" in part:
         tally.count(plan)
@@ -218,14 +215,12 @@ class _Sender:
         executor: Executor,
         job: str,
         root: Root,
-        streams: int,
         pause: Callable[[float], None],
         tally: _Tally,
     ) -> None:
         self._executor = executor
         self._job = job
         self._root = root
-        self._streams = streams
         self._pause = pause
         self._tally = tally
         self._host = executor.worker.name
@@ -304,13 +299,10 @@ class _Sender:
                 self._send(AbsPath(assembled), [e for e in files if e.path in elsewhere], target)
 
     def _send(self, source: AbsPath, files: Sequence[Entry], target: str) -> None:
-        lists = split_by_size(files, self._streams)
-
-        def one(paths: list[str]) -> Moved:
-            return with_retries(
+        """One stream (docs/adr/0009), tried again where it broke off."""
+        paths = [entry.path for entry in files]
+        if paths:
+            moved = with_retries(
                 lambda: self._executor.send_files(source, paths, target), (TransferFault, Unreachable), self._pause
             )
-
-        with ThreadPoolExecutor(max(1, len(lists)), thread_name_prefix="push") as pool:
-            for moved in pool.map(one, lists):
-                self._tally.processes += moved.processes
+            self._tally.processes += moved.processes

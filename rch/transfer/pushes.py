@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from rch.errors import NotOffloadable
 from rch.paths import RelPath
@@ -208,19 +208,3 @@ def compression_level(
         return 3 if direction == "push" else 1
     score = 100.0 if cpu_score is None else cpu_score
     return min(9, max(1, math.floor(10 * (100 / mbit_s) * score / 100)))
-
-
-def split_by_size(files: Sequence[Entry], streams: int) -> list[list[str]]:
-    """At most *streams* lists of paths of about equal size in bytes, none empty, each in the order given."""
-    if streams <= 1 or len(files) <= 1:
-        return [[e.path for e in files]] if files else []
-    sums = [0] * min(streams, len(files))
-    where: dict[str, int] = {}
-    for entry in sorted(files, key=lambda e: e.size, reverse=True):
-        lightest = sums.index(min(sums))
-        sums[lightest] += entry.size + 1
-        where[entry.path] = lightest
-    lists: list[list[str]] = [[] for _ in sums]
-    for entry in files:
-        lists[where[entry.path]].append(entry.path)
-    return [paths for paths in lists if paths]

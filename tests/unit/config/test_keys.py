@@ -38,7 +38,6 @@ SPECIFIED = [
     ("daemon.breaker_failures", "U", 5),
     ("daemon.breaker_cooldown_sec", "U", 60),
     ("transfer.compression_level", "U", "auto"),
-    ("transfer.parallel_transfers", "U", False),
     ("transfer.max_transfer_size_mb", "U", 500),
     ("transfer.timeout_sec", "U", 300),
     (

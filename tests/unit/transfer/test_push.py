@@ -8,12 +8,10 @@ import shutil
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rch.errors import DiskFull, NotOffloadable, TransferFault, Unreachable, WorkerFault
 from rch.project.model import Manifest, Root
-from rch.transfer import BuildDir, HeldIndex, check_size, compression_level, plan_push, split_by_size
+from rch.transfer import BuildDir, HeldIndex, check_size, compression_level, plan_push
 from rch.worker import _index
 from rch.worker._apply import Application
 from rch.worker.protocol import INLINE_LIMIT, Entry, hash_bytes
@@ -401,19 +399,9 @@ class TestLimits:
         arguments = {"direction": "push", "mbit_s": None, "cpu_score": None, "loopback": False, **more}
         assert compression_level(setting, **arguments) == level
 
-    @given(st.lists(st.integers(0, 10**9), max_size=40), st.integers(1, 6))
-    def test_a_19_streams_share_the_bytes_and_every_file_goes_once(self, sizes, streams):
-        files = [Entry(f"f{n}", "f", 0o644, size, 1, "") for n, size in enumerate(sizes)]
-        lists = split_by_size(files, streams)
-        assert sorted(p for paths in lists for p in paths) == sorted(e.path for e in files)
-        assert len(lists) <= streams
-        if len(lists) > 1:
-            sums = [sum(sizes[int(p[1:])] for p in paths) for paths in lists]
-            assert max(sums) - min(sums) <= max(sizes) + len(sizes)
-
-    def test_a_19_a_large_push_in_streams_arrives_whole(self, world, look):
+    def test_a_19_a_large_push_is_one_stream_and_arrives_whole(self, world, look):
         for n in range(6):
             world.write(f"f{n}", str(n) * 400_000)
-        pushed = world.push(streams=3)
-        assert pushed.processes == 3
+        pushed = world.push()
+        assert pushed.processes == 1
         assert tree_of(world, look) == tree_here(world, look)
