@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rch.daemon.dry_run import local_line
 from rch.daemon.running import Running, exit_status
 from rch.daemon.wire import Frame
 from rch.errors import (
@@ -66,6 +67,7 @@ def offload(order: Order, caller: Session, desk: Desk) -> None:
         if segment.verdict is Verdict.LOCAL or kind is None:
             raise NotOffloadable(segment.detail or segment.reason, code=segment.reason)
         order = desk.understood(order, segment)
+        desk.check_here(order, kind, caller, config)
         with desk.hold_roots(order, kind, config) as roots:
             for root in roots:
                 caller.prove(root.path)
@@ -218,8 +220,7 @@ def stay(
         return
     required = desk.must_be_remote(order, config)
     if order.options.dry_run:
-        text = " ".join(reason.message.split())
-        line = text if reason.code == "dry-run" else f"[rch] dry run: local: {reason.code}: {text}"
+        line = reason.message if reason.code == "dry-run" else local_line(order, kind, reason)
         failed = required and reason.code != "dry-run"
         caller.say(Frame.ERROR, status=NotOffloadable.exit_status if failed else 0, line=line)
         return

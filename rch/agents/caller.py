@@ -49,13 +49,62 @@ def ancestors(pid: int) -> tuple[tuple[str, ...], ...]:
         pid = _parent(pid)
         if pid <= 1:
             break
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                data = file.read(1 << 20)
-        except OSError:
+        words = words_of(pid)
+        if not words:
             break
-        found.append(tuple(os.fsdecode(data).rstrip("\0").split("\0")))
+        found.append(words)
     return tuple(found)
+
+
+def words_of(pid: int) -> tuple[str, ...]:
+    """The words of process *pid*, () where they cannot be seen."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return tuple(os.fsdecode(file.read(1 << 20)).rstrip("\0").split("\0"))
+    except OSError:
+        return ()
+
+
+def variables_of(pid: int) -> dict[str, str]:
+    """Those of :data:`VARIABLES` that process *pid* was started with."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            pairs = (one.partition(b"=") for one in file.read(1 << 20).split(b"\0"))
+            return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs if os.fsdecode(name) in VARIABLES}
+    except OSError:
+        return {}
+
+
+def connected_process(here: object, there: object) -> int:
+    """The process of this user at the far end of a loopback connection from *there* to *here*; 0 where none is seen.
+
+    here, there: IPv4 socket addresses, ours and the peer's.
+    """
+    try:
+        wanted = [_as_in_proc(there), _as_in_proc(here)]
+        with open("/proc/net/tcp", encoding="ascii") as file:
+            rows = (line.split() for line in file)
+            inode = next(row[9] for row in rows if row[1:3] == wanted and row[7] == str(os.getuid()))
+        link = f"socket:[{inode}]"
+        for pid in filter(str.isdecimal, os.listdir("/proc")):
+            if _holds(f"/proc/{pid}/fd", link):
+                return int(pid)
+    except (OSError, ValueError, IndexError, TypeError, StopIteration):
+        return 0
+    return 0
+
+
+def _as_in_proc(address: object) -> str:
+    if not isinstance(address, tuple) or len(address) != 2:
+        raise ValueError("no IPv4 address")
+    return f"{int.from_bytes(bytes(map(int, str(address[0]).split('.'))), 'little'):08X}:{int(address[1]):04X}"
+
+
+def _holds(folder: str, link: str) -> bool:
+    try:
+        return any(os.readlink(f"{folder}/{fd}") == link for fd in os.listdir(folder))
+    except OSError:  # another user's, or it has ended
+        return False
 
 
 def runs(words: Sequence[str], name: re.Pattern[str]) -> bool:

@@ -18,8 +18,11 @@ from rch.errors import ConfigError
 Edit = Callable[[str], str]
 
 
-def apply(path: str, edit: Edit, *, mode: int = 0o600) -> str:
-    """Edit the file *path*, which may be missing; "written" or "unchanged". Raises ConfigError."""
+def apply(path: str, edit: Edit, remove: Edit, *, mode: int = 0o600) -> str:
+    """Edit the file *path*, which may be missing; "written" or "unchanged". Raises ConfigError.
+
+    A file that holds entries of ours already, which *remove* would take out, is no state to come back to: no backup.
+    """
     real = os.path.realpath(path)
     before = read(real)
     after = edit(before or "")
@@ -28,7 +31,7 @@ def apply(path: str, edit: Edit, *, mode: int = 0o600) -> str:
     os.makedirs(os.path.dirname(real), mode=0o700, exist_ok=True)
     if before is not None:
         mode = os.stat(real).st_mode & 0o777
-        if not any(read(one) == before for one in backups(real)):
+        if remove(before) == before and not any(read(one) == before for one in backups(real)):
             _write(f"{real}.bak.{int(time.time())}", before, mode)
     _write(real, after, mode)
     return "written"
@@ -42,7 +45,7 @@ def undo(path: str, edit: Edit, remove: Edit) -> str:
         return "unchanged"
     for backup in backups(real):
         before = read(backup)
-        if before is not None and edit(before) == now and before != now:
+        if before is not None and edit(before) == now and before != now and remove(before) == before:
             _write(real, before, os.stat(real).st_mode & 0o777)
             os.unlink(backup)
             return "restored"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tomlkit
@@ -51,6 +52,20 @@ def command_of(harness: str, setting: Setting) -> str:
     return f"test -x {hook} || exit 0; exec {hook} {harness}"
 
 
+_HTTP_MARK = "/hook/claude"
+
+
+def http_hook(port: int) -> dict[str, Any]:
+    """Claude's hook without a process. The token is in Claude's environment, never in the file."""
+    return {
+        "type": "http",
+        "url": f"http://127.0.0.1:{port}{_HTTP_MARK}",
+        "timeout": TIMEOUT_S,
+        "headers": {"Authorization": "Bearer $RCH_TOKEN"},
+        "allowedEnvVars": ["RCH_TOKEN"],
+    }
+
+
 def places_of(harness: str, setting: Setting, env: Mapping[str, str]) -> list[Place]:
     """The files of *harness* that an installation edits; [] for one that gets its PATH from its parent alone."""
     home = env.get("HOME", "")
@@ -61,13 +76,15 @@ def places_of(harness: str, setting: Setting, env: Mapping[str, str]) -> list[Pl
     if harness == "claude":
         settings = (env.get("CLAUDE_CONFIG_DIR") or home + "/.claude") + "/settings.json"
         ours: dict[str, Any] = {"type": "command", "command": command, "timeout": TIMEOUT_S}
+        if setting.http_port:
+            ours = http_hook(setting.http_port)
         path = shlex.quote(setting.claude_path)
         start = {"type": "command", "command": f"test -x {path} || exit 0; exec {path}", "timeout": TIMEOUT_S}
         groups: dict[str, dict[str, Any]] = {
             "PreToolUse": {"matcher": "Bash", "hooks": [ours]},
             "SessionStart": {"hooks": [start]},
         }
-        return [_json_place(settings, groups, marks)]
+        return [_json_place(settings, groups, (*marks, _HTTP_MARK))]
     if harness == "codex":
         base = env.get("CODEX_HOME") or home + "/.codex"
         ours = {"type": "command", "command": command, "timeout": TIMEOUT_S, "statusMessage": "rch"}
@@ -97,20 +114,35 @@ def install(harness: str, setting: Setting, env: Mapping[str, str]) -> dict[str,
     places = places_of(harness, setting, env)
     for place in places:
         place.edit(read(os.path.realpath(place.path)) or "")
-    return {place.path: apply(place.path, place.edit) for place in places}
+    return {place.path: apply(place.path, place.edit, place.remove) for place in places}
 
 
 def uninstall(harness: str, setting: Setting, env: Mapping[str, str]) -> dict[str, str]:
     """Take the hook out of *harness*; file -> what became of it, as :func:`rch.agents.edit.undo` says."""
+    setting = as_installed(harness, setting, env)
     return {place.path: undo(place.path, place.edit, place.remove) for place in places_of(harness, setting, env)}
+
+
+def as_installed(harness: str, setting: Setting, env: Mapping[str, str]) -> Setting:
+    """*setting* with the port that Claude's http hook names, 0 where it is a command or not there."""
+    if harness != "claude":
+        return setting
+    port = 0
+    for place in places_of(harness, setting, env):
+        named = re.search(rf"http://127\.0\.0\.1:([0-9]{{1,5}}){_HTTP_MARK}", read(os.path.realpath(place.path)) or "")
+        port = int(named[1]) if named else port
+    return replace(setting, http_port=port)
 
 
 def status(harness: str, setting: Setting, env: Mapping[str, str]) -> Found:
     """What is there."""
     try:
+        setting = as_installed(harness, setting, env)
         places = places_of(harness, setting, env)
         states = {_state(place) for place in places}
         notes = tuple(_notes(harness, env, os.path.isdir(setting.shims)))
+        if setting.http_port:
+            notes += (f"claude needs the token when it starts: RCH_TOKEN=$(cat {shlex.quote(setting.state)}/token)",)
     except (ConfigError, Unreadable) as error:
         return Found(harness, "unreadable", (), (str(error),))
     state = states.pop() if len(states) == 1 else "stale" if states else "by hand"
@@ -194,7 +226,7 @@ def _is_ours(entry: Any, marks: tuple[str, ...]) -> bool:
     """Does *entry*, or a handler in it, start one of our programs?"""
     if not isinstance(entry, dict):
         return False
-    texts = [entry.get(key) for key in ("command", "bash")]
+    texts = [entry.get(key) for key in ("command", "bash", "url")]
     if any(isinstance(text, str) and any(mark in text for mark in marks) for text in texts):
         return True
     inner = entry.get("hooks")

@@ -8,6 +8,7 @@ Rules are read more broadly for holding than for allowing, so an error of readin
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -106,7 +107,8 @@ class PatternRule:
         return False
 
     def holds(self, words: Sequence[str], text: str) -> bool:
-        return bool(self.pattern.search(text) or self.pattern.search(" ".join(words)))
+        # Gemini matches the text as JSON writes it.
+        return any(self.pattern.search(one) for one in (text, " ".join(words), json.dumps(text, ensure_ascii=False)))
 
 
 EVERY_COMMAND = GlobRule("*")

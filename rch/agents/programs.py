@@ -30,11 +30,13 @@ class Setting:
 
     state:        the state directory. named: it was named by RCH_STATE_DIR, so the programs name it too.
     python:       the interpreter that has rch's dependencies.
+    http_port:    where rchd answers Claude's http hook; 0: Claude gets the hook as a command.
     """
 
     state: str
     python: str
     named: bool = False
+    http_port: int = 0
 
     @property
     def directory(self) -> str:

@@ -6,6 +6,7 @@ import ast
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from rch.agents.caller import Caller, runs
@@ -194,17 +195,19 @@ def _gemini_policy(policy: Mapping[str, Any], path: str) -> Rules:
         raise Unreadable(f"{path}: rule is no list of tables")
     for rule in rules:
         names = rule.get("toolName", "*")
-        if rule.get("decision") == "allow" or not {"*", *_GEMINI_SHELL} & set(
-            [names] if isinstance(names, str) else names
+        named = [names] if isinstance(names, str) else names
+        if rule.get("decision") == "allow" or not any(
+            fnmatchcase(tool, str(name)) for name in named for tool in _GEMINI_SHELL
         ):
             continue
         prefixes = rule.get("commandPrefix", [])
         hold += [GlobRule(f"{prefix} *") for prefix in ([prefixes] if isinstance(prefixes, str) else prefixes)]
         try:
-            hold += [PatternRule(re.compile(rule[key])) for key in ("commandRegex", "argsPattern") if key in rule]
+            hold += [PatternRule(re.compile(rule["commandRegex"]))] if "commandRegex" in rule else []
         except (re.error, TypeError):
             raise Unreadable(f"{path}: a pattern is not understood") from None
-        if not prefixes and "commandRegex" not in rule:
+        # An argsPattern is matched against the tool's whole input as JSON, of which this is a part.
+        if "argsPattern" in rule or (not prefixes and "commandRegex" not in rule):
             hold.append(EVERY_COMMAND)
     return Rules(hold=tuple(hold))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rch.agents.dialect import CLAUDE_TIMEOUT_MS, no_opinion
-from rch.agents.install import command_of
+from rch.agents.install import command_of, http_hook
 from rch.agents.programs import Setting
 
 NO_BUILD = "git status --short"
@@ -79,12 +79,30 @@ def expected(harness: str, command: str, rewritten: str, cwd: str) -> dict[str, 
     return {"permissionDecision": "allow", "modifiedArgs": changed}
 
 
+# What Claude does with an http hook: the body is the question, a 2xx body the answer.
+_POST = """
+import os, sys, urllib.request
+url, token = sys.argv[1:3]
+asked = urllib.request.Request(url, sys.stdin.buffer.read(), {"Authorization": "Bearer " + token})
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+sys.stdout.buffer.write(opener.open(asked, timeout=5).read())
+"""
+
+
 def run(harness: str, setting: Setting, env: Mapping[str, str], cwd: str, data: bytes) -> tuple[int, bytes]:
     """Run the installed command of *harness* below a process that looks like it; its status and stdout.
 
-    Raises OSError, or subprocess.TimeoutExpired after LIMIT_S.
+    Claude's http hook is asked by a process that looks like Claude. Raises OSError, or subprocess.TimeoutExpired
+    after LIMIT_S.
     """
     name, *flags = _PROCESS.get(harness, (harness,))
+    if harness == "claude" and setting.http_port:
+        words = [name, "-I", "-c", _POST, http_hook(setting.http_port)["url"], _token(setting, env)]
+        done = subprocess.run(
+            words, executable=setting.python, input=data, capture_output=True, env=dict(env), cwd=cwd, timeout=LIMIT_S,
+            check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout
     done = subprocess.run(
         # The outer shell stays, under the agent's name, as the agent would.
         [name, "-c", 'sh -c "$0"; exit $?', command_of(harness, setting), *flags],
@@ -97,6 +115,13 @@ def run(harness: str, setting: Setting, env: Mapping[str, str], cwd: str, data: 
         check=False,
     )
     return done.returncode, done.stdout
+
+
+def _token(setting: Setting, env: Mapping[str, str]) -> str:
+    if env.get("RCH_TOKEN"):
+        return env["RCH_TOKEN"]
+    with open(f"{setting.state}/token", encoding="ascii") as file:
+        return file.read().strip()
 
 
 def trials(harness: str, setting: Setting, env: Mapping[str, str], cwd: str) -> list[Trial]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from dataclasses import replace
 
 import click
 from typing_extensions import override
@@ -59,8 +60,9 @@ _AGENTS = click.argument("agents", nargs=-1, metavar="[AGENT]...")
 @hook.command()
 @click.option("--no-shims", is_flag=True, help="Do not install shims; only commands the hook rewrites are sent out.")
 @click.option("--no-compile", is_flag=True, help="Use the sh hook even where a C compiler is.")
+@click.option("--http", is_flag=True, help="Claude asks rchd over HTTP (interception.http_hook_port), no process.")
 @_AGENTS
-def install(*, agents: tuple[str, ...], no_shims: bool, no_compile: bool) -> None:
+def install(*, agents: tuple[str, ...], no_shims: bool, no_compile: bool, http: bool) -> None:
     """Put rch into the settings of each AGENT (default: those found on this machine)."""
     said = output()
     setting = this_setting()
@@ -70,7 +72,8 @@ def install(*, agents: tuple[str, ...], no_shims: bool, no_compile: bool) -> Non
     if not no_shims:
         install_shims(setting)
     kind = programs.install(setting, native=False if no_compile else None)
-    results = {name: harnesses.install(name, setting, os.environ) for name in chosen}
+    chosen_setting = replace(setting, http_port=_http_port() if http else 0)
+    results = {name: harnesses.install(name, chosen_setting, os.environ) for name in chosen}
     if said.json:
         said.document({"hook": kind, "shims": setting.shims if not no_shims else None, "agents": results})
         return
@@ -134,7 +137,13 @@ def test(*, agents: tuple[str, ...]) -> int:
     if not chosen:
         raise UsageError("no agent with a hook is installed", what="AGENT", hint="rch hook install")
     with tempfile.TemporaryDirectory(prefix="rch-hook-") as place:
-        found = [t for name in chosen for t in trials(name, setting, clean_environment(os.environ), place)]
+        found = [
+            trial
+            for name in chosen
+            for trial in trials(
+                name, harnesses.as_installed(name, setting, os.environ), clean_environment(os.environ), place
+            )
+        ]
     if said.json:
         said.document([{"agent": t.harness, "sample": t.sample, "ok": t.ok, "said": t.said} for t in found])
     else:
@@ -144,6 +153,14 @@ def test(*, agents: tuple[str, ...]) -> int:
         return 0
     said.say("next: rch daemon status, rch hook status; the user's own rules for make may hold the sample too")
     return 1
+
+
+def _http_port() -> int:
+    port = load().interception.http_hook_port
+    if not port:
+        hint = "rch config set interception.http_hook_port 8431, then rch daemon restart"
+        raise UsageError("rchd listens on no port for Claude's http hook", what="--http", hint=hint)
+    return port
 
 
 def this_setting() -> Setting:

@@ -14,5 +14,7 @@ def policy_of(config: Config) -> Policy:
         exclude=config.interception.exclude,
         toolchains=config.interception.toolchains.model_dump(),
         enabled=config.enabled,
+        local_only=config.local_only,
         run_tests=config.execution.run_tests,
+        full_return=config.artifacts.build_dir in ("auto", "full"),
     )

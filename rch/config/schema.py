@@ -421,6 +421,13 @@ class Interception(Table):
         merge="add",
         example=["make flash"],
     )
+    http_hook_port: Annotated[int, Field(ge=0, le=65535)] = key(
+        0,
+        "rchd answers Claude's `type: http` hook on 127.0.0.1 at this port, with the token in `<state>/token`; 0: off",
+        "issue 3, 5; M29",
+        "U",
+        example=8431,
+    )
     toolchains: Toolchains = Toolchains()
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import replace
 
 from rch.config import Config
 from rch.config.policy import policy_of
+from rch.daemon.session import Session
 from rch.errors import NotOffloadable
 from rch.intercept import classify_argv
-from rch.intercept.decision import Segment, Verdict
+from rch.intercept.decision import Kind, Segment, Verdict
 from rch.order import Order
 from rch.paths import Argv
 from rch.project import cargo_aliases
 from rch.toolchains import FREE_COMMAND, build_argv, preflight
+from rch.toolchains.cargo import check_argv
 from rch.toolchains.cargo import expand as expand_aliases
 
 
@@ -23,11 +26,8 @@ def decide(order: Order, config: Config) -> Segment:
         order.argv, order.cwd, policy_of(config), env=order.env, aliases=lambda cwd: cargo_aliases(cwd, order.env)
     )
     if segment.verdict is Verdict.LOCAL and order.options.must_be_remote:
-        return replace(segment, verdict=Verdict.OFFLOAD, kind=FREE_COMMAND, reason="", tier=4)
-    if segment.verdict is Verdict.OFFLOAD and not config.enabled and not order.options.must_be_remote:
-        return replace(segment, verdict=Verdict.LOCAL, reason="disabled", detail="switched off by the configuration")
-    if segment.verdict is Verdict.OFFLOAD and config.local_only and not order.options.must_be_remote:
-        return replace(segment, verdict=Verdict.LOCAL, reason="local-only", detail="local_only in the configuration")
+        # A build that a switch or an exclusion keeps here is still known as what it is.
+        return replace(segment, verdict=Verdict.OFFLOAD, kind=segment.kind or FREE_COMMAND, reason="", tier=4)
     return segment
 
 
@@ -46,6 +46,26 @@ def understood(order: Order, segment: Segment) -> Order:
         if found.reason:
             raise NotOffloadable(found.details, code=found.reason, hint=found.suggestion)
     return replace(order, words=words, run=run)
+
+
+CHECK_S = 5
+"""Seconds for the `cargo check` of ``execution.preflight_check``; what takes longer counts as unknown."""
+
+
+def check_here(order: Order, kind: Kind, caller: Session, config: Config) -> None:
+    """`cargo check` as the caller's own child where the configuration wants it (coverage B-9).
+
+    Raises NotOffloadable ``preflight-syntax-error`` when it says that the code does not compile.
+    """
+    if not config.execution.preflight_check or order.options.dry_run or order.options.must_be_remote:
+        return
+    words = check_argv(order.words, kind)
+    if words is None:
+        return
+    # 101 is cargo's word for it; 124 is the time limit, and whatever else went wrong is not the code's fault.
+    command = f"timeout -k 1 {CHECK_S} {shlex.join(words)} >/dev/null 2>&1; [ $? -ne 101 ]"
+    if caller.run_hook("preflight_check", command, order.cwd) == "ended with status 1":
+        raise NotOffloadable("cargo check fails here", code="preflight-syntax-error")
 
 
 def read_small(path: str) -> bytes | None:

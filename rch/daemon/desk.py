@@ -20,6 +20,7 @@ from rch.daemon import deciding, job_input
 from rch.daemon import places as rooms
 from rch.daemon.adoption import adopt_unfinished
 from rch.daemon.delivering import Deliveries
+from rch.daemon.dry_run import offload_line
 from rch.daemon.joblog import JobLog
 from rch.daemon.leases import Lease, Leases, code_of
 from rch.daemon.local_runs import LocalRuns
@@ -140,6 +141,10 @@ class Desk:
         """The order with the build's own words and what the job runs."""
         return deciding.understood(order, segment)
 
+    def check_here(self, order: Order, kind: Kind, caller: Session, config: Config) -> None:
+        """``execution.preflight_check``: NotOffloadable where `cargo check` fails here."""
+        deciding.check_here(order, kind, caller, config)
+
     def must_be_remote(self, order: Order, config: Config | None) -> bool:
         """One policy for all paths (lessons HB-06)."""
         if order.options.must_be_remote:
@@ -178,13 +183,7 @@ class Desk:
 
     def dry_run_text(self, order: Order, segment: Segment, project: Project, lease: Lease) -> str:
         """What `--dry-run` prints (coverage B-8)."""
-        free = lease.view.slots_total - lease.view.slots_used
-        kind = segment.kind.name if segment.kind else ""
-        return (
-            f"[rch] dry run: {order.argv.shown()} · offload · {kind} · {segment.confidence * 100:.0f} % · "
-            f"root {project.roots[0].path} · worker {lease.member.worker.name} "
-            f"({free}/{lease.view.slots_total} slots free)"
-        )
+        return offload_line(order, segment, project, lease)
 
     def push_and_start(
         self, lease: Lease, order: Order, kind: Kind, project: Project, caller: Session, config: Config

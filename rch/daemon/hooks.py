@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
 import structlog
 
 from rch.agents.answer import answer, path_has_shims
-from rch.agents.caller import VARIABLES, Caller, ancestors
+from rch.agents.caller import VARIABLES, Caller, ancestors, variables_of, words_of
 from rch.agents.dialect import Question, no_opinion
 from rch.agents.document import Unreadable, read_toml
 from rch.client_paths import SHIM_MARK
@@ -41,8 +41,17 @@ class Hooks:
 
         told: the header X-Rch-Env of the hook. pid: the process that asks, 0 where it is not known.
         """
+        return self._answer(agent, data, lambda: Caller(environment(told), ancestors(pid) if pid > 0 else ()))
+
+    def answer_process(self, agent: str, data: bytes, pid: int) -> bytes:
+        """The same for an agent that asks by itself, without a hook process: *pid* is the agent. Never raises."""
+        return self._answer(
+            agent, data, lambda: Caller(variables_of(pid), (words_of(pid), *ancestors(pid))) if pid > 0 else Caller()
+        )
+
+    def _answer(self, agent: str, data: bytes, who: Callable[[], Caller]) -> bytes:
         try:
-            caller = Caller(environment(told), ancestors(pid) if pid > 0 else ())
+            caller = who()
             found = answer(
                 data,
                 agent,

@@ -26,6 +26,7 @@ from rch.daemon.api import make_app
 from rch.daemon.collecting import Collector
 from rch.daemon.desk import Desk
 from rch.daemon.hooks import Hooks
+from rch.daemon.http_hook import HttpHook
 from rch.daemon.joblog import JobLog
 from rch.daemon.pool import Member, Pool
 from rch.daemon.spool import SpoolServer
@@ -85,6 +86,8 @@ class Rchd:
         self.desk = Desk(places, self.store, self.pool)
         self.collector = Collector(places, self.store, self.pool)
         self.hooks = Hooks(places)
+        port = config.interception.http_hook_port
+        self._http_hook = HttpHook(port, places.state, self.hooks) if port else None
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -108,6 +111,8 @@ class Rchd:
         spool = SpoolServer(rooms.spool_dir(self.places), self._serve_spooled)
         spool.start()
         accepting = asyncio.create_task(self._accept(listener, runner))
+        if self._http_hook is not None:
+            await self._http_hook.start()
         await asyncio.to_thread(self.desk.adopt_unfinished)
         _log.info("started", pid=os.getpid(), version=__version__, socket=self.places.socket)
         await self._stopping.wait()
@@ -115,6 +120,8 @@ class Rchd:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.places.socket)
         accepting.cancel()
+        if self._http_hook is not None:
+            await self._http_hook.stop()
         listener.close()
         spool.stop()
         self.collector.stop()

@@ -116,7 +116,10 @@ def judge_words(
     pattern = _excluding(policy.exclude, (program, *words[at + 1 :]))
     if pattern:
         return Judged(at, 3, "excluded", f"interception.exclude has {pattern!r}", kind=answer.kind)
-    confidence = _confidence(answer.kind, words[at + 1 :])
+    if answer.kind.run_locally_after and not policy.full_return:
+        detail = "it would be built again here, for artifacts.build_dir does not return everything"
+        return Judged(at, 3, "not-worth-it", detail, kind=answer.kind)
+    confidence = confidence_of(answer.kind, words[at + 1 :])
     own_rule = answer.own_rule and policy.structure != "strict"
     if confidence < policy.confidence_threshold and not own_rule:
         detail = f"confidence {confidence:.2f} is below the threshold {policy.confidence_threshold:.2f}"
@@ -125,7 +128,7 @@ def judge_words(
 
 
 def _switched(at: int, answer: Build, confidence: float, env: Mapping[str, str], policy: Policy) -> Judged:
-    reason = local_reason(env, enabled=policy.enabled)
+    reason = local_reason(env, enabled=policy.enabled, local_only=policy.local_only)
     if reason:
         detail = (
             "an RCH_ variable has a value that is neither on nor off" if reason == "bad-environment" else "switched"
@@ -175,7 +178,7 @@ def _size(text: str) -> int:
         return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _confidence(kind: Kind, words: Sequence[str]) -> float:
+def confidence_of(kind: Kind, words: Sequence[str]) -> float:
     """The kind's confidence, and .05 more for an optimised build (coverage B-3)."""
     before = words[: words.index("--")] if "--" in words else words
     optimised = any(word == "--release" or word.startswith("-O") for word in before)

@@ -85,8 +85,10 @@ class Policy:
     exclude:    patterns of words, as ``make docs`` or ``cargo test -p slow*``; each word may have ``*``, ``?``, ``[]``.
                 A pattern matches a command that begins with its words; the program is compared by its base name.
     toolchains: toolchain name -> on; a name that is missing has the toolchain's own default.
+    full_return: artifacts.build_dir brings everything back, so a command that is built there finds it fresh here.
     run_tests:  execution.run_tests: "remote", or "local" to build tests there and run them here.
-    enabled:    general.enabled; RCH_ENABLED beats it.
+    enabled:    general.enabled and project.enabled; RCH_ENABLED beats it.
+    local_only: general.local_only or project.local_only.
     """
 
     structure: str = "transparent"
@@ -94,4 +96,6 @@ class Policy:
     exclude: tuple[str, ...] = ()
     toolchains: Mapping[str, bool] = field(default_factory=dict)
     run_tests: str = "remote"
+    full_return: bool = True
     enabled: bool = True
+    local_only: bool = False

@@ -9,10 +9,11 @@ _FALSE = frozenset({"0", "false", "no", "off"})
 SWITCHES = ("RCH_ON_WORKER", "RCH_BYPASS", "RCH_ENABLED", "RCH_LOCAL_ONLY")
 
 
-def local_reason(env: Mapping[str, str], *, enabled: bool = True) -> str:
+def local_reason(env: Mapping[str, str], *, enabled: bool = True, local_only: bool = False) -> str:
     """The reason code that the switches in *env* give, "" when they leave the decision to the rules.
 
-    ``bad-environment`` for a value that is neither on nor off. *enabled* is general.enabled of the configuration.
+    ``bad-environment`` for a value that is neither on nor off. *enabled* and *local_only* are the
+    configuration's.
     """
     for name, code in (("RCH_ON_WORKER", "on-worker"), ("RCH_BYPASS", "bypass")):
         value = _switch(env.get(name, ""))
@@ -29,7 +30,7 @@ def local_reason(env: Mapping[str, str], *, enabled: bool = True) -> str:
     value = _switch(env.get("RCH_LOCAL_ONLY", ""))
     if value is None:
         return "bad-environment"
-    return "local-only" if value else ""
+    return "local-only" if value or local_only else ""
 
 
 def _switch(text: str) -> bool | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rch.testing.fake_model import FakeModel
+from rch.testing.lab import lock_directory
 
 PINNED = {
     "claude": "@anthropic-ai/claude-code@2.1.329",
@@ -36,11 +37,17 @@ def install_clis(cache: str = CACHE) -> str:
     """
     if not shutil.which("npm") or not shutil.which("node"):
         raise NoClis("the agents' CLIs need node 20 and npm")
-    stamp = os.path.join(cache, "installed.json")
-    wanted = json.dumps(sorted(PINNED.values()))
-    if os.path.exists(stamp) and Path(stamp).read_text() == wanted:
-        return cache
     os.makedirs(cache, exist_ok=True)
+    with lock_directory(cache, timeout_s=2 * INSTALL_S):  # processes of one test run come here together
+        stamp = os.path.join(cache, "installed.json")
+        wanted = json.dumps(sorted(PINNED.values()))
+        if not (os.path.exists(stamp) and Path(stamp).read_text() == wanted):
+            _npm_install(cache)
+            Path(stamp).write_text(wanted)
+    return cache
+
+
+def _npm_install(cache: str) -> None:
     package = os.path.join(cache, "package.json")
     Path(package).write_text('{"private": true}\n')
     try:
@@ -52,8 +59,6 @@ def install_clis(cache: str = CACHE) -> str:
         raise NoClis(f"npm did not install the agents' CLIs within {INSTALL_S:g} s") from None
     if done.returncode:
         raise NoClis(f"npm cannot install the agents' CLIs: {done.stderr.strip()[-300:]}")
-    Path(stamp).write_text(wanted)
-    return cache
 
 
 @dataclass

@@ -276,6 +276,27 @@ def build_argv(argv: Sequence[str], kind: Kind) -> tuple[str, ...]:
     return (*argv[: name_at + 1], *kept, "--no-run")
 
 
+_CHECK_KEEPS = word_set(
+    "--workspace --all --lib --bins --examples --tests --benches --all-targets --all-features --no-default-features "
+    "--locked --offline --frozen -p --package --exclude --bin --example --test --bench -F --features --target "
+    "--manifest-path --config"
+)
+
+
+def check_argv(argv: Sequence[str], kind: Kind) -> tuple[str, ...] | None:
+    """The quick `cargo check` of what *argv* (aliases expanded) builds; None where there is none, or it is one."""
+    reading = options_of(argv) if kind in TOOLCHAIN.kinds and kind is not CHECK else None
+    if reading is None:
+        return None
+    kept = [
+        word
+        for name, value in reading.options
+        if name in _CHECK_KEEPS
+        for word in ((name,) if value is None else (name, value))
+    ]
+    return ("cargo", *(word for word in argv[1:2] if word.startswith("+")), "check", "--quiet", *kept)
+
+
 def expand(argv: Sequence[str], aliases: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """*argv* with cargo's own aliases replaced, so that options can be read from it."""
     seen: set[str] = set()

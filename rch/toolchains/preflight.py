@@ -135,7 +135,7 @@ def _check_packages(reading: Reading, path: str, manifest: Mapping[str, Any], re
         # Versions, URLs, patterns and dependencies are cargo's to resolve; a plain name that is nowhere is an error.
         if any(letter in spec for letter in "@#:/*?[" + UNKNOWN):
             return Preflight(UNKNOWN_ANSWER)
-        if spec not in known and not _locked(spec, path, read):
+        if spec not in known and not _locked(spec, path, members, read):
             return _fails(
                 MISSING_DEPENDENCY,
                 f"no package {spec!r} in the workspace",
@@ -155,8 +155,8 @@ def _check_packages(reading: Reading, path: str, manifest: Mapping[str, Any], re
     return _check_targets(reading, chosen, names)
 
 
-def _locked(name: str, path: str, read: Read) -> bool:
-    """Whether the lock file knows *name*; True when there is none to ask."""
+def _locked(name: str, path: str, members: Mapping[str, Mapping[str, Any]], read: Read) -> bool:
+    """Whether the lock file knows *name*; where there is none, whether anything is depended upon."""
     folder = os.path.dirname(path)
     while True:
         data = read(os.path.join(folder, "Cargo.lock"))
@@ -164,7 +164,7 @@ def _locked(name: str, path: str, read: Read) -> bool:
             return f'name = "{name}"'.encode() in data
         above = os.path.dirname(folder)
         if above == folder:
-            return True
+            return any("dependencies" in key or key == "target" for one in members.values() for key in one)
         folder = above
 
 

@@ -42,6 +42,11 @@ class Scene:
         assert done.returncode == 0, done
         return done
 
+    def put_away(self) -> None:
+        """Make room for another scene on this workstation."""
+        shutil.rmtree(self.agent.home)
+        shutil.rmtree(self.agent.project)
+
     def jobs(self) -> list[dict]:
         return json.loads(self.rch("jobs", "--json").stdout)
 

@@ -1,10 +1,15 @@
-"""Each supported CLI, driven by a model that asks for a build: by hook, by shim, and without rchd."""
+"""Each supported CLI, driven by a model that asks for a build: by hook, by shim, and without rchd.
+
+One test per agent runs with every ``./dev test``; the rest of the matrix is ``heavy``.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -26,6 +31,10 @@ def allow_everything(scene) -> None:
     }[scene.agent.name]
 
 
+def without(_scene) -> None:
+    """No rch at all: what the others are compared with."""
+
+
 def by_hook(scene) -> None:
     scene.rch("hook", "install", "--no-shims", scene.agent.name)
 
@@ -36,6 +45,15 @@ def by_shim(scene) -> None:
     scene.rch("hook", "install", scene.agent.name)
     if scene.agent.name == "gemini":
         scene.agent.env["PATH"] = f"{scene.state.state_dir}/shims:/usr/local/bin:/usr/bin:/bin"
+
+
+WAYS = (by_hook, by_shim)
+IN_CI = {("claude", by_hook), ("codex", by_shim), ("gemini", by_hook)}
+MATRIX = [
+    pytest.param(name, way, id=f"{name}-{way.__name__}", marks=() if (name, way) in IN_CI else pytest.mark.heavy)
+    for name in AGENTS
+    for way in WAYS
+]
 
 
 def play(scene, line: str = LINE, **given) -> str:
@@ -49,6 +67,7 @@ def play(scene, line: str = LINE, **given) -> str:
 
 # What the harnesses put around a command's output.
 _FRAME = ("Process Group PGID:", "[System]", "Background PIDs:", "<untrusted_context>", "</untrusted_context>")
+_TIMES = re.compile(r"(Wall time: |Chunk ID: |Process Group PGID: )\S+")
 
 
 def output_of(shown: str) -> str:
@@ -64,8 +83,7 @@ def is_built(scene) -> bool:
     return program.exists() and bool(program.stat().st_mode & stat.S_IXUSR)
 
 
-@pytest.mark.parametrize("way", [by_hook, by_shim])
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize(("name", "way"), MATRIX)
 class TestABuild:
     def test_ic_05_runs_on_a_worker_and_the_model_sees_what_a_local_run_prints(self, scene, name, way):
         here = scene(name)
@@ -82,7 +100,38 @@ class TestABuild:
         assert is_built(here)
 
 
-@pytest.mark.parametrize("way", [by_hook, by_shim])
+@pytest.mark.heavy
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", AGENTS)
+class TestTheWholeResult:
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "cd crate && make all",
+            "cd crate && echo 'int x = ;' >>greet.c && make 2>&1",
+            "cd crate; make -s; ./hello; exit 3",
+        ],
+        ids=["green", "red", "status"],
+    )
+    def test_of_a_tool_call_is_that_of_the_same_agent_without_rch(self, scene, name, way, line):
+        results = []
+        for how in (without, way):
+            here = scene(name)
+            allow_everything(here)
+            how(here)
+            if how is way:
+                here.rch("daemon", "start")
+            shown = play(here, line)
+            results.append(_TIMES.sub(r"\1N", shown.replace(here.agent.project, "P").replace(here.agent.home, "H")))
+            if how is way:
+                assert [job["worker"] for job in here.jobs()] == [here.state.lab.worker.name]
+            here.put_away()
+        modified = "\n[System] Tool input parameters were modified by a hook before execution."
+        assert results[1].replace(modified, "") == results[0]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", AGENTS)
 class TestWithoutRchd:
     def test_ic_10_the_build_runs_here_and_the_agent_is_undisturbed(self, scene, name, way):
@@ -102,50 +151,73 @@ class TestWithoutRchd:
         assert is_built(here)
 
 
-class TestTheUsersRules:
-    @pytest.mark.parametrize("way", [by_hook, by_shim])
-    def test_ic_03_of_claude_still_deny(self, scene, way):
-        here = scene("claude")
-        allow_everything(here)
-        way(here)
-        path = Path(here.agent.home, ".claude", "settings.json")
-        settings = json.loads(path.read_text())
-        path.write_text(json.dumps({**settings, "permissions": {"deny": ["Bash(make *)"]}}))
-        here.rch("daemon", "start")
-        shown = play(here)
-        assert "denied" in shown.lower()
-        assert here.jobs() == []
-        assert not os.path.exists(os.path.join(here.crate, "hello"))
-
-    @pytest.mark.parametrize("way", [by_hook, by_shim])
-    def test_ic_03_of_codex_still_forbid(self, scene, way):
+@pytest.mark.heavy
+class TestInCodexsSandbox:
+    def test_ic_11_the_build_goes_out_through_the_spool(self, scene):
+        """connect() is forbidden there, as the model's first command shows, and the build is offloaded all the same."""
         here = scene("codex")
         allow_everything(here)
-        way(here)
-        rules = Path(here.agent.home, ".codex", "rules", "default.rules")
-        rules.parent.mkdir()
-        rules.write_text('prefix_rule(pattern=["make"], decision="forbidden")\n')
+        by_shim(here)
         here.rch("daemon", "start")
-        play(here, "make -C crate")
-        assert here.jobs() == []
-        assert not os.path.exists(os.path.join(here.crate, "hello"))
+        sock = f"{here.state.state_dir}/run/rchd.sock"
+        knock = f"python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"{sock}\")'"
+        assert Path(sock).is_socket()
+        with FakeModel((knock, {}), (LINE, {})) as model:
+            here.agent.run(model)
+        assert "PermissionError" in model.results[0]
+        assert "[rch]" not in model.results[1]
+        (job,) = here.jobs()
+        assert (job["worker"], job["products"]) == (here.state.lab.worker.name, "verified")
+        assert is_built(here)
 
-    @pytest.mark.parametrize("way", [by_hook, by_shim])
-    def test_ic_03_of_gemini_still_deny(self, scene, way):
-        here = scene("gemini")
+
+def deny(scene, decision: str) -> str:
+    """The user's own rule about make, in the agent's way; the line that it is about."""
+    name = scene.agent.name
+    home = Path(scene.agent.home)
+    if name == "claude":
+        path = home / ".claude" / "settings.json"
+        settings = json.loads(path.read_text()) if path.exists() else {}
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({**settings, "permissions": {decision: ["Bash(make *)"]}}))
+        if decision == "ask":
+            scene.agent.words = ["--allowedTools", "Bash"]
+        return LINE
+    if name == "codex":
+        rules = home / ".codex" / "rules" / "default.rules"
+        rules.parent.mkdir(parents=True)
+        meant = {"deny": "forbidden", "ask": "prompt"}[decision]
+        rules.write_text(f'prefix_rule(pattern=["make"], decision="{meant}")\n')
+        return "make -C crate"
+    policy = home / ".gemini" / "policies" / "mine.toml"
+    policy.parent.mkdir(parents=True)
+    meant = {"deny": "deny", "ask": "ask_user"}[decision]
+    policy.write_text(
+        f'[[rule]]\ntoolName = "run_shell_command"\ncommandPrefix = "make"\ndecision = "{meant}"\npriority = 900\n'
+    )
+    return "make -C crate"
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("decision", ["deny", "ask"])
+@pytest.mark.parametrize("way", [without, *WAYS])
+@pytest.mark.parametrize("name", AGENTS)
+class TestTheUsersRules:
+    def test_ic_03_decide_with_rch_as_they_do_without(self, scene, name, way, decision):
+        """Nobody can be asked here, so a rule that asks is one that refuses."""
+        here = scene(name)
         allow_everything(here)
         way(here)
-        policy = Path(here.agent.home, ".gemini", "policies", "mine.toml")
-        policy.parent.mkdir(parents=True)
-        policy.write_text(
-            '[[rule]]\ntoolName = "run_shell_command"\ncommandPrefix = "make"\ndecision = "deny"\npriority = 900\n'
-        )
+        line = deny(here, decision)
         here.rch("daemon", "start")
-        play(here, "make -C crate")
+        play(here, line)
         assert here.jobs() == []
         assert not os.path.exists(os.path.join(here.crate, "hello"))
 
-    def test_of_claude_that_allow_make_alone_offload_it_by_hook(self, scene):
+
+@pytest.mark.heavy
+class TestClaude:
+    def test_that_is_allowed_make_alone_offloads_it_by_hook(self, scene):
         here = scene("claude")
         by_hook(here)
         here.agent.words = ["--allowedTools", "Bash(make *)"]
@@ -153,3 +225,44 @@ class TestTheUsersRules:
         shown = play(here)
         assert "hello" in shown
         assert len(here.jobs()) == 1
+
+    def test_ic_03_is_not_let_into_more_by_a_build_beside_it(self, scene):
+        here = scene("claude")
+        by_hook(here)
+        here.agent.words = ["--allowedTools", "Bash(make *)"]
+        here.rch("daemon", "start")
+        play(here, "rm -rf crate/greet.c && make -C crate")
+        assert here.jobs() == []
+        assert os.path.exists(os.path.join(here.crate, "greet.c"))
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_ic_04_waits_as_long_as_its_model_said(self, scene, way):
+        here = scene("claude")
+        allow_everything(here)
+        way(here)
+        Path(here.crate, "Makefile").write_text("all:\n\t@echo begun; sleep 90; echo ended\n")
+        here.rch("daemon", "start")
+        begun = time.monotonic()
+        shown = play(here, "cd crate && make", timeout=4000)
+        assert time.monotonic() - begun < 80  # the two minutes of an unset limit, or ours of ten, would be later
+        assert "ended" not in shown
+        (job,) = here.jobs()
+        assert job["worker"] == here.state.lab.worker.name
+
+    def test_b_11_whose_other_hook_blocks_is_blocked_for_the_original_text(self, scene, tmp_path):
+        here = scene("claude")
+        allow_everything(here)
+        guard = tmp_path / "guard"
+        guard.write_text(f'#!/bin/sh\ncat >>{tmp_path}/seen\necho "make is not for today" >&2\nexit 2\n')
+        guard.chmod(0o700)
+        path = Path(here.agent.home, ".claude", "settings.json")
+        path.parent.mkdir()
+        hooks = [{"matcher": "Bash", "hooks": [{"type": "command", "command": str(guard)}]}]
+        path.write_text(json.dumps({"hooks": {"PreToolUse": hooks}}))
+        by_hook(here)
+        here.rch("daemon", "start")
+        shown = play(here)
+        assert "make is not for today" in shown
+        assert json.loads((tmp_path / "seen").read_text())["tool_input"]["command"] == LINE
+        assert here.jobs() == []
+        assert not os.path.exists(os.path.join(here.crate, "hello"))

@@ -88,6 +88,7 @@ SPECIFIED = [
     ("interception.structure", "U, P", "transparent"),
     ("interception.confidence_threshold", "U, P", 0.85),
     ("interception.exclude", "U, P", []),
+    ("interception.http_hook_port", "U", 0),
     ("selection.strategy", "U", "balanced"),
     ("selection.weights.speed", "U", 0.35),
     ("selection.weights.slots", "U", 0.25),

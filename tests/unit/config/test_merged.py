@@ -425,3 +425,4 @@ class TestReadingAConfig:
         assert policy.toolchains["cargo"] is True
         assert policy.run_tests == "local"
         assert policy.enabled is False
+        assert policy.full_return is True

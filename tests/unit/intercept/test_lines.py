@@ -327,6 +327,12 @@ class TestThePolicy:
         assert strict.segments[0].reason == "below-threshold"
         assert decide("cargo run --release", CWD, Policy(structure="strict")).verdict is Verdict.OFFLOAD
 
+    @pytest.mark.parametrize("run_tests", ["remote", "local"])
+    def test_what_runs_here_afterwards_needs_a_full_return(self, run_tests: str) -> None:
+        policy = Policy(full_return=False, run_tests=run_tests)
+        reasons = [one.reason for one in decide("cargo run; cargo test; cargo build", CWD, policy).segments]
+        assert reasons == ["not-worth-it", "not-worth-it" if run_tests == "local" else "", ""]
+
     def test_tests_may_run_here(self) -> None:
         kind = decide("cargo test", CWD, Policy(run_tests="local")).segments[0].kind
         assert kind is not None

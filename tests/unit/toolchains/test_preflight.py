@@ -117,3 +117,15 @@ def test_b_09_a_missing_source_stays_here() -> None:
 
 def test_a_members_own_directory_finds_its_workspace() -> None:
     assert _check("cargo build -p x", cwd=os.path.join(ROOT, "crates/core")).answer == preflight.READY
+
+
+class TestAPackageThatNobodyKnows:
+    def test_b_09_is_missing_where_nothing_is_depended_upon_even_without_a_lock_file(self):
+        files = {"/p/Cargo.toml": b'[package]\nname = "x"\n'}
+        found = check(("cargo", "build", "-p", "y"), kind_named("cargo.build"), "/p", files.get, lambda _: [])
+        assert found.reason == "preflight-missing-dependency"
+
+    def test_b_09_may_be_a_dependency_of_one(self):
+        files = {"/p/Cargo.toml": b'[package]\nname = "x"\n[dependencies]\nz = "1"\n'}
+        found = check(("cargo", "build", "-p", "y"), kind_named("cargo.build"), "/p", files.get, lambda _: [])
+        assert found.reason == ""
