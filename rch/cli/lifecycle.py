@@ -46,10 +46,13 @@ def start_rchd(config: Config, way: Api) -> dict[str, Any]:
     return answered
 
 
-def wait_until_gone(state: str, way: Api, limit_s: float) -> bool:
-    """True once nobody holds the lock of *state* and nothing answers, False when that takes over *limit_s* seconds."""
+def wait_until_gone(state: str, way: Api | None, limit_s: float) -> bool:
+    """True once nobody holds the lock of *state* and nothing answers, False when that takes over *limit_s* seconds.
+
+    way: None where asking would start the next rchd.
+    """
     until = time.monotonic() + limit_s
-    while lock_holder(state) is not None or way.is_running():
+    while lock_holder(state) is not None or (way is not None and way.is_running()):
         if time.monotonic() > until:
             return False
         time.sleep(_POLL_S)

@@ -28,6 +28,7 @@ from rch.daemon.desk import Desk
 from rch.daemon.hooks import Hooks
 from rch.daemon.http_hook import HttpHook
 from rch.daemon.joblog import JobLog
+from rch.daemon.measure import Measurer
 from rch.daemon.pool import Member, Pool
 from rch.daemon.spool import SpoolServer
 from rch.daemon.store import FINAL, Job, Store
@@ -47,6 +48,19 @@ STOP_S = 10.0
 def _set_once(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def inherited_socket() -> socket.socket | None:
+    """The listening Unix socket that systemd hands over as descriptor 3; see sd_listen_fds(3)."""
+    told = {name: os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
+    if told["LISTEN_PID"] != str(os.getpid()) or not told["LISTEN_FDS"].isdigit() or int(told["LISTEN_FDS"]) < 1:
+        return None
+    given = socket.socket(fileno=3)
+    os.set_inheritable(3, False)
+    if given.family != socket.AF_UNIX or given.type != socket.SOCK_STREAM:
+        given.close()
+        return None
+    return given
 
 
 def traffic(executor: Executor) -> dict[str, int]:
@@ -83,11 +97,15 @@ class Rchd:
             make_executor=make_executor,
             heartbeat_s=float(config.daemon.heartbeat_interval_sec),
         )
+        self._measurer = Measurer(
+            places.state, self.store, self.pool, interval_s=config.daemon.benchmark_interval_hours * 3600.0
+        )
         self.desk = Desk(places, self.store, self.pool)
         self.collector = Collector(places, self.store, self.pool)
         self.hooks = Hooks(places)
         port = config.interception.http_hook_port
         self._http_hook = HttpHook(port, places.state, self.hooks) if port else None
+        self.inherited = False
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -103,6 +121,7 @@ class Rchd:
             _log.info("placement rolled forward", root=done.root, job=done.job, complete=done.complete, why=done.why)
         self.pool.start()
         self.collector.start()
+        self._measurer.start()
         # max_field_size: a hook tells its PATH in a header
         runner = web.AppRunner(make_app(self), access_log=None, max_field_size=128 * 1024)
         await runner.setup()
@@ -117,14 +136,16 @@ class Rchd:
         _log.info("started", pid=os.getpid(), version=__version__, socket=self.places.socket)
         await self._stopping.wait()
         _log.info("stopping")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.places.socket)
+        if not self.inherited:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.places.socket)
         accepting.cancel()
         if self._http_hook is not None:
             await self._http_hook.stop()
         listener.close()
         spool.stop()
         self.collector.stop()
+        self._measurer.stop()
         await asyncio.to_thread(self.desk.stop)
         await asyncio.wait_for(runner.cleanup(), STOP_S / 2)
         await asyncio.to_thread(self.pool.stop)
@@ -156,6 +177,13 @@ class Rchd:
         return fd
 
     def _listen(self) -> socket.socket:
+        given = inherited_socket()
+        if given is not None:
+            # The user manager made it, listens on it and keeps it when we end (roles/workstation, rchd.socket).
+            self.inherited = True
+            self._link(str(given.getsockname()))
+            given.setblocking(False)
+            return given
         for path in {self.places.socket, self._socket}:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)  # we hold the lock, so whoever made it is gone
@@ -165,11 +193,17 @@ class Rchd:
             listener.bind(self._socket)
         finally:
             os.umask(old)
-        if self._socket != self.places.socket:
-            os.symlink(self._socket, self.places.socket)  # clients know the run directory, not the configuration
+        self._link(self._socket)
         listener.listen(128)
         listener.setblocking(False)
         return listener
+
+    def _link(self, socket_path: str) -> None:
+        """Clients know the run directory, not the configuration."""
+        if socket_path != self.places.socket:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.places.socket)
+            os.symlink(socket_path, self.places.socket)
 
     async def _accept(self, listener: socket.socket, runner: web.AppRunner) -> None:
         loop = asyncio.get_running_loop()
@@ -225,7 +259,8 @@ class Rchd:
 
     def health(self) -> dict[str, Any]:
         """Alive, which one, and since when."""
-        return {"ok": True, "version": __version__, "instance": self.instance, "pid": os.getpid()}
+        by = "systemd" if self.inherited else "itself"
+        return {"ok": True, "version": __version__, "instance": self.instance, "pid": os.getpid(), "socket_by": by}
 
     def status(self) -> dict[str, Any]:
         """`rch status --json` (coverage C-20)."""

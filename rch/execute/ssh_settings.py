@@ -83,6 +83,8 @@ def _settings_from(declared: Declared, text: str) -> SshSettings:
     known = tuple(os.path.expanduser(v) for v in first("userknownhostsfile").split())
     if declared.known_hosts is not None:
         known = (declared.known_hosts,)
+    if declared.fleet_known_hosts is not None:
+        known = (declared.fleet_known_hosts, *known)
     return SshSettings(
         name=declared.name,
         host=first("hostname", declared.host),

@@ -19,6 +19,8 @@ class Declared:
     user: str = "rch"
     ssh_key: AbsPath | None = None
     known_hosts: AbsPath | None = None
+    fleet_known_hosts: AbsPath | None = None
+    """What role workstation gathered, beside the user's own file; never set where the inventory names a file."""
     ssh_options: tuple[str, ...] = ()
     """Further words for ssh: ``-o Keyword=value`` and ``-F FILE`` pairs, as the inventory gives them."""
     executor: str = "ssh"

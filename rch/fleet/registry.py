@@ -20,6 +20,7 @@ from typing import Any
 from rch.errors import ConfigError
 from rch.fleet import inventory
 from rch.fleet.declared import declare, groups_of, hosts_of
+from rch.fleet.known_hosts import known_hosts_path
 from rch.fleet.model import Declared, Registry, Worker
 from rch.fleet.record import read_observed, write_private
 from rch.fleet.variables import GROUP, check_host
@@ -114,6 +115,8 @@ def _worker(state_dir: AbsPath, declared: Declared) -> Worker:
     wanted = declared.ssh_key is None and declared.executor == "ssh" and not declared.embedded
     if wanted and os.path.exists(own_key(state_dir)):
         declared = dataclasses.replace(declared, ssh_key=own_key(state_dir))
+    if declared.known_hosts is None and os.path.exists(known_hosts_path(state_dir)):
+        declared = dataclasses.replace(declared, fleet_known_hosts=known_hosts_path(state_dir))
     return Worker(declared, read_observed(state_dir, declared.name))
 
 

@@ -6,9 +6,12 @@ import argparse
 import json
 import os
 import sys
-from typing import Dict, List, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Optional
 
 from rch.worker.cache import Cache, own_command
+
+if TYPE_CHECKING:
+    from rch.worker.slots import Slots
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -22,6 +25,11 @@ def main(argv: Optional[List[str]] = None) -> None:
     if words[:1] == ["supervise"] and len(words) > 1 and not words[1].startswith("-"):
         # On every job's path, and argparse costs 10 ms.
         _supervise(words[1], dict(zip(words[2::2], words[3::2])))  # noqa: B905  strict= is of Python 3.10
+    if words[:1] == ["measure"] and len(words) == 2:
+        from rch.worker._rates import measure
+
+        _print(measure(words[1]))
+        return
     options = _parser().parse_args(words)
     if options.command == "version":
         from rch.worker._version import VERSION
@@ -45,7 +53,7 @@ def main(argv: Optional[List[str]] = None) -> None:
 
 
 def _ask(cache: Cache, options: argparse.Namespace) -> None:
-    from rch.worker import bench, collect, facts
+    from rch.worker import collect, facts
     from rch.worker.slots import Slots
 
     slots = Slots(cache.slots, options.slots)
@@ -57,9 +65,22 @@ def _ask(cache: Cache, options: argparse.Namespace) -> None:
     elif options.command == "facts":
         _print(facts.facts(cache, slots))
     elif options.command == "bench":
-        _print(bench.bench(cache.path))
+        _print(_bench(cache, slots, options))
     else:
         _print(collect.collect(cache, max_age_s=options.max_age, keep=options.keep, dry_run=options.dry_run))
+
+
+def _bench(cache: Cache, slots: "Slots", options: argparse.Namespace) -> Dict[str, Any]:
+    from rch.worker import bench, facts
+    from rch.worker.refusal import Refusal
+
+    try:
+        return bench.bench(
+            cache, slots, facts.machine(), keep=options.keep, max_age_s=options.max_age, given=options.given
+        )
+    except (Refusal, OSError) as error:
+        sys.stderr.write("rch-wkr: not measured: %s\n" % error)
+        sys.exit(1)
 
 
 def _supervise(job: str, options: Dict[str, str]) -> NoReturn:
@@ -99,10 +120,23 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--max-age", type=float, default=86400.0, metavar="SECONDS")
             command.add_argument("--keep", type=int, default=5, metavar="N", help="projects that stay in any case")
             command.add_argument("--dry-run", action="store_true")
+        if name == "bench":
+            command.add_argument("--keep", action="store_true", help="write it down as this worker's score")
+            command.add_argument(
+                "--max-age", type=float, default=0.0, metavar="SECONDS", help="a kept score of this age will do"
+            )
+            command.add_argument("--given", type=_score, metavar="SCORE", help="a score measured elsewhere, 0 to 100")
     commands.add_parser("version")
     supervise = commands.add_parser("supervise", help="run the job of a job directory (serve starts it)")
     supervise.add_argument("job", metavar="JOBDIR")
     return parser
+
+
+def _score(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 100:
+        raise ValueError(text)
+    return number
 
 
 def _positive(text: str) -> int:

@@ -58,9 +58,41 @@ def collect(
                 os.rename(cache.root(name), os.path.join(cache.trash, "root-%s-%d" % (name, time.monotonic_ns())))
         finally:
             os.close(descriptor)
+    for path in _old_versions(cache, limit):
+        removed.append("versions/" + os.path.basename(path))
+        size += disk_usage(path)
+        if not dry_run:
+            os.rename(path, os.path.join(cache.trash, "version-%d" % time.monotonic_ns()))
     if not dry_run:
         purge(cache.trash)
     return {"removed": removed, "bytes": size}
+
+
+def _old_versions(cache: Cache, limit: float) -> List[str]:
+    """Versions of rch-wkr that nobody needs: not the current one, not the youngest other (the way back), none that a
+    supervisor of a running job was started from, and none that was deployed after *limit*."""
+    versions = os.path.join(cache.path, "versions")
+    link = os.path.join(cache.path, "bin", "rch-wkr")
+    current = os.path.dirname(os.path.realpath(link))
+    others = [os.path.join(versions, name) for name in _names(versions)]
+    others = sorted((p for p in others if os.path.realpath(p) != current), key=lambda p: os.lstat(p).st_mtime)
+    if not others or not os.path.exists(link):
+        return []
+    running = _command_lines()
+    return [p for p in others[:-1] if os.lstat(p).st_mtime < limit and not any(p in line for line in running)]
+
+
+def _command_lines() -> List[str]:
+    """Of every process that we may look at."""
+    found = []
+    for name in _names("/proc"):
+        if name.isdigit():
+            try:
+                with open("/proc/%s/cmdline" % name, "rb") as file:
+                    found.append(os.fsdecode(file.read()))
+            except OSError:
+                continue
+    return found
 
 
 def disk_usage(path: str) -> int:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 from typing import Any, Callable, Dict, List, Tuple
 
-from rch.worker import _clock
+from rch.worker import _clock, speed
 from rch.worker._identity import c_identity, go_identity, node_identity, rust_identity, rust_parts, rustup_name
 from rch.worker._jobdir import JobDir
 from rch.worker._version import VERSION
@@ -68,6 +68,7 @@ def facts(cache: Cache, slots: Slots) -> Dict[str, Any]:
     works, why = sandbox_ability(fresh=True)
     memory = _memory()
     disk = os.statvfs(cache.path)
+    measured = speed.kept(cache, machine()) or {}
     return {
         "installed": True,
         "rch_wkr": {"version": VERSION, "protocol": PROTOCOL, "build": own_build()},
@@ -88,6 +89,21 @@ def facts(cache: Cache, slots: Slots) -> Dict[str, Any]:
         "programs": {name: _version(name) for name in _PROGRAMS.split()},
         "toolchains": toolchains(cache),
         "packages": packages(),
+        "speed_score": measured.get("speed_score"),
+        "speed": {key: value for key, value in measured.items() if key not in ("machine", "measured_at")},
+        "speed_measured_at": measured.get("measured_at"),
+    }
+
+
+def machine() -> Dict[str, Any]:
+    """What a speed score holds for: another CPU, memory or compiler makes it void."""
+    compiler = next((place for name in ("cc", "gcc", "clang") if (place := shutil.which(name, path=_SYSTEM_PATH))), "")
+    return {
+        "cpu_model": _cpuinfo("model name"),
+        "cores": len(os.sched_getaffinity(0)),
+        # In quarters of a GiB: another kernel leaves a little more or less of the same memory.
+        "memory_mib": round(_memory().get("MemTotal", 0) / (1 << 28)) << 8,
+        "compiler": os.path.realpath(compiler) if compiler else "",
     }
 
 

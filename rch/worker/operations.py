@@ -107,10 +107,16 @@ class Operations:
             raise Refusal("bad-request", "programs is a list of lists of paths")
         return {"missing": [n for n, row in enumerate(rows) if not any(facts.is_program(path) for path in row)]}
 
-    def _do_bench(self, _: Mapping[str, Any], __: bytes) -> Dict[str, Any]:
+    def _do_bench(self, fields: Mapping[str, Any], _: bytes) -> Dict[str, Any]:
         from rch.worker import bench
 
-        return bench.bench(self.cache.path)
+        return bench.bench(
+            self.cache,
+            self.slots,
+            facts.machine(),
+            keep=fields.get("keep") is True,
+            max_age_s=_number(fields, "max_age_s", 0.0, 0, 10**9),
+        )
 
     def _do_gc(self, fields: Mapping[str, Any], _: bytes) -> Dict[str, Any]:
         return collect.collect(

@@ -57,3 +57,9 @@ def start(scratch, playbook, *words, **environ):
 def run(tmp_path):
     """A function: playbook and further words -> the finished process; ``messages`` are what its tasks said."""
     return partial(start, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def start_play():
+    """A function: directory, playbook and further words -> the finished process; for fixtures that live longer."""
+    return start

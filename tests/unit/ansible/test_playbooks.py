@@ -86,6 +86,7 @@ class TestTheWorkstation:
         assert {path.name: oct(path.stat().st_mode & 0o777) for path in state.iterdir()} == {
             "client-id": "0o600",
             "registry.json": "0o600",
+            "shims": "0o700",
             "ssh": "0o700",
         }
         assert len((state / "client-id").read_text()) == 17

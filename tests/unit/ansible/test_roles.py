@@ -134,3 +134,10 @@ def test_dev_names_the_packages_that_the_role_controller_installs():
         missing = {command: package for command, package in wanted[name].items() if command not in here}
         assert missing == ({"cc": "gcc"} if name == "DEMO" else {})
         assert all(here[command] == wanted[name].get(command, here[command]) for command in here)
+
+
+def test_the_playbooks_know_every_role_that_has_a_hand_in_a_worker():
+    """Preflight refuses unknown variables of these, and remove.yml lets each take its own away."""
+    known = yaml.safe_load((CHECKOUT / "playbooks" / "vars" / "worker.yml").read_text())["worker_roles"]
+    assert set(ROLES) - {"controller", "system_packages", "workstation"} <= set(known)
+    assert known[-1] == "worker_base"  # it takes the account and the cache, which the others still need
