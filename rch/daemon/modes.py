@@ -55,9 +55,8 @@ class Modes:
 
 
 def view_of(member: Member) -> WorkerView:
-    """What the lease needs to know of it; it is not compared with anything."""
-    total = member.hello.slots_total if member.hello else 1
-    return WorkerView(member.worker.name, slots_total=total, worker_class=member.worker.name)
+    """What the lease needs to know of it; it is not compared with anything, and says nothing about any class."""
+    return WorkerView(member.worker.name, slots_total=member.hello.slots_total if member.hello else 1)
 
 
 def facts_for(member: Member, project: Project) -> Mapping[str, object]:

@@ -56,6 +56,8 @@ class Portability:
         if order.options.must_be_remote or running.kind.name == FREE_COMMAND.name:
             return False
         worker_class = str(running.job.options.get("class", ""))
+        if not worker_class:  # RCH_MODE: what ran there was asked for, and there is nothing to learn from it
+            return False
         return not self._store.was_green(running.job.project, running.kind.name, worker_class)
 
     def repeat_red_here(self, running: Running, order: Order) -> bool:

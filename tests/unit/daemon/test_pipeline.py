@@ -11,7 +11,7 @@ from rch.daemon.wire import Frame
 from rch.errors import ProductsUnverified
 from rch.execute.mock import FaultPlan
 from rch.fleet.toolchains import equipment
-from rch.transfer import HeldIndex
+from rch.transfer import BuildDir, HeldIndex, return_delta
 from rch.worker.identity import c_identity
 
 GIB = 1 << 30
@@ -245,6 +245,40 @@ class TestARecordThatCannotBeWritten:
         assert here.run("cat in > out")[0] == 0
         assert (here.project / "out").read_text() == "third"
         assert len(here.asked("index")) == asked + 1
+
+
+class TestWhatReturns:
+    def test_a_22_the_keys_reach_the_return(self, maker, monkeypatch):
+        here = maker("cat in > out")
+        seen = []
+
+        def watched(*words, **more):
+            seen.append((more["policy"], more["extra_patterns"]))
+            return return_delta(*words, **more)
+
+        monkeypatch.setattr("rch.daemon.delivering.return_delta", watched)
+        here.order(["make"])
+        here.configure("[artifacts]\nbuild_dir = 'none'\n")
+        (here.project / ".rch").mkdir()
+        (here.project / ".rch" / "config.toml").write_text("[artifacts]\nextra_patterns = ['target/criterion/**']\n")
+        here.order(["make"])
+        assert seen == [(BuildDir.FULL, ()), (BuildDir.NONE, ("target/criterion/**",))]
+
+
+class TestTheModes:
+    def test_m_4_mock_is_a_full_job_on_a_worker_in_memory_that_is_in_no_inventory(self, maker):
+        here = maker("true")
+        status, caller = here.order(["make"], env={"RCH_MODE": "mock"})
+        assert status == 127  # its shell knows no make, and a red result is not repeated here
+        assert here.mock.executions == 0
+        assert here.job().worker == "mock"
+        assert caller.output == b""
+
+    def test_a_9_remote_never_falls_back(self, maker):
+        here = maker("true")
+        here.executor.plan.rate = 1.0
+        status, _ = here.order(["make"], env={"RCH_MODE": "remote"}, require_remote=True)
+        assert status == 103
 
 
 class TestAFailedReturn:
