@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from stat import S_IFREG
 
 from rch.paths import RelPath
 from rch.project.model import Manifest, Root
@@ -30,25 +31,38 @@ def changed_since(manifest: Manifest, root: Root) -> list[RelPath]:
     build_dirs = frozenset(root.build_dirs)
     prefix = root.real.rstrip("/") + "/"
     changed: list[RelPath] = []
-    for path, entry in manifest.entries.items():
-        if made_up and (path in made_up or path.startswith(below_made_up)):
-            continue
-        try:
-            status = os.lstat(prefix + path)
-        except OSError:
-            changed.append(RelPath(path))
-            continue
-        if entry.type == "d":
-            if Stamp.of(status).type != "d":
+    try:
+        top = os.open(root.real, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return [RelPath(path) for path in manifest.entries]
+    stat = os.stat
+    try:
+        for path, entry in manifest.entries.items():
+            if made_up and (path in made_up or path.startswith(below_made_up)):
+                continue
+            _, kind, mode, size, mtime_ns, _, _ = entry
+            try:
+                status = stat(path, dir_fd=top, follow_symlinks=False)  # a short way down, 50,000 times
+            except OSError:
                 changed.append(RelPath(path))
-            elif status.st_mtime_ns != entry.mtime_ns:  # names came or went
-                changed.extend(_new_below(prefix, path, manifest, build_dirs, taken))
-        elif status.st_mtime_ns != entry.mtime_ns or status.st_ctime_ns >= taken or status.st_size != entry.size:
-            # links have a size of their own; so the cheap test is followed by the exact one
-            if not is_as_scanned(prefix + path, entry, status, taken):
+                continue
+            if (
+                kind == "f"
+                and status.st_mtime_ns == mtime_ns
+                and status.st_ctime_ns < taken
+                and status.st_size == size
+                and status.st_mode == S_IFREG | mode
+            ):
+                continue  # nearly all, nearly always
+            if kind == "d":
+                if Stamp.of(status).type != "d":
+                    changed.append(RelPath(path))
+                elif status.st_mtime_ns != mtime_ns:  # names came or went
+                    changed.extend(_new_below(prefix, path, manifest, build_dirs, taken))
+            elif not is_as_scanned(prefix + path, entry, status, taken):
                 changed.append(RelPath(path))
-        elif status.st_mode & 0o777 != entry.mode and entry.type == "f":
-            changed.append(RelPath(path))
+    finally:
+        os.close(top)
     with contextlib.suppress(OSError):
         if os.lstat(root.real).st_mtime_ns >= taken:  # the manifest has no entry for the root itself
             changed.extend(_new_below(prefix, "", manifest, build_dirs, taken))
