@@ -148,10 +148,25 @@ def check_inventory(state: AbsPath, env: Mapping[str, str]) -> tuple[list[Check]
             )
         )
     if not registry.workers:
-        found.append(warn("inventory", f"{source} has no workers", "rch workers add --id NAME --host ADDRESS"))
+        known = _hosts_known(env)
+        tail = f"; ~/.ssh/config and aliases know {', '.join(known)}" if known else ""
+        found.append(
+            warn("inventory", f"{source} has no workers{tail}", "rch init" if known else "rch init NAME=USER@HOST")
+        )
     else:
         found.append(ok("inventory", f"{source}: {', '.join(registry.workers)}"))
     return found, registry
+
+
+def _hosts_known(env: Mapping[str, str]) -> list[str]:
+    """Machines that could be asked to become workers, where the user wants to hear of them; nothing is contacted."""
+    from rch.fleet.discover import discover
+
+    try:
+        wanted = load_config("/", env).value("workers.discovery_enabled")
+    except ConfigError:
+        return []
+    return [one.name for one in discover(os.path.expanduser("~"))] if wanted else []
 
 
 def check_keys(registry: Registry) -> Iterator[Check]:
@@ -200,6 +215,9 @@ def check_rchd(config: Config, way: Api, env: Mapping[str, str]) -> tuple[list[C
             return [fail("rchd", text, f"kill {holder}; rch daemon start")], None
         from rch.cli.lifecycle import start_rchd
 
+        if os.path.lexists(config.socket_path) and not _is_socket(config.socket_path):
+            text = f"{config.socket_path} is no socket; rchd cannot listen there"
+            return [fail("rchd", text, f"mv {shlex.quote(config.socket_path)} somewhere else; rch daemon start")], None
         return [warn("rchd", "rchd is not running", "rch daemon start", lambda: start_rchd(config, way))], None
     except RchError as error:
         return [fail("rchd", error.message, error.hint or "rch daemon restart")], None
@@ -235,25 +253,10 @@ def check_capacity(status: Mapping[str, Any]) -> Iterator[Check]:
             reasons.append(f"{worker.get('name')} has no free slot ({used}/{total})")
     if workers and len(reasons) == len(workers):
         switched = all(worker.get("state") in ("draining", "disabled") for worker in workers)
-        remedy = "rch workers enable --all" if switched else "rch queue"
+        remedy = "rch workers enable --all" if switched else "rch queue, or one more: rch init NAME=USER@HOST"
         yield warn("capacity", f"no worker can take a job now: {'; '.join(reasons)}", remedy)
     elif workers:
         yield ok("capacity", f"{len(workers) - len(reasons)} of {len(workers)} workers can take a job")
-
-
-def check_jobs(way: Api) -> Iterator[Check]:
-    """Jobs whose products nobody has got."""
-    try:
-        jobs = way.get("jobs", limit=1000)
-    except RchError as error:
-        yield fail("jobs", error.message, error.hint or "rch daemon restart")
-        return
-    waiting = [job for job in jobs if job.get("products") == "undelivered"]
-    for job in waiting:
-        text = f"{job.get('id')} on {job.get('worker')}: its products were not delivered"
-        yield fail("undelivered", text, f"rch fetch {job.get('id')}")
-    if not waiting:
-        yield ok("undelivered", "no job waits to be fetched")
 
 
 def check_unportable(state: AbsPath, way: Api) -> Iterator[Check]:
@@ -275,6 +278,13 @@ def check_unportable(state: AbsPath, way: Api) -> Iterator[Check]:
         text = f"{project} stays here instead of {worker_class}: {why}"
         remedy = "add the missing package to the worker, then rch workers probe; or try again: rch doctor --fix"
         yield warn("unportable", text, remedy, functools.partial(way.post, "unportable", "forget"))
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _answers(path: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -50,18 +52,18 @@ def check_worker(worker: Worker, answer: Mapping[str, Any], ours: Mapping[str, s
     control = _mapping(answer.get("control"))
     if not control.get("ok"):
         text = str(control.get("error") or "no answer")
-        yield fail(f"{prefix}:{_stage(control, text)}", _named(name, text), str(control.get("hint") or setup))
+        stage = _stage(control, text)
+        told = _named(name, text) + (_login(worker, "control") if stage == "key" else "")
+        yield fail(f"{prefix}:{stage}", told, _key_remedy(name, control) if stage == "key" else _hint(control, setup))
         return
     yield ok(f"{prefix}:control", f"{name}: reachable, rch-wkr {answer.get('version', 'unknown')}")
     bulk = _mapping(answer.get("bulk"))
     if bulk and not bulk.get("ok"):
         text = str(bulk.get("error") or "no answer")
         both = one_plane_only(answer)
-        yield fail(
-            f"{prefix}:{_stage(bulk, text, 'bulk')}",
-            _named(name, both[0] if both else text),
-            str(bulk.get("hint") or setup),
-        )
+        stage = _stage(bulk, text, "bulk")
+        told = _named(name, both[0] if both else text) + (_login(worker, "bulk") if stage == "key" else "")
+        yield fail(f"{prefix}:{stage}", told, _key_remedy(name, bulk) if stage == "key" else _hint(bulk, setup))
     elif bulk:
         yield ok(f"{prefix}:bulk", f"{name}: rsync over ssh works")
     sandbox = _mapping(answer.get("sandbox"))
@@ -73,6 +75,30 @@ def check_worker(worker: Worker, answer: Mapping[str, Any], ours: Mapping[str, s
     yield from _clock(name, prefix, answer.get("clock_offset_ms"))
     yield from _disk(name, prefix, _mapping(answer.get("health")))
     yield from _tools(worker, prefix, _mapping(answer.get("facts")), ours)
+
+
+def _login(worker: Worker, plane: str) -> str:
+    """As whom, with which key and whose help the *plane* tried to log in (coverage D-15)."""
+    declared = worker.declared
+    key = declared.ssh_key
+    if key is None:
+        identity = "ssh's own choice of key"
+    else:
+        try:
+            identity = f"key {key}, mode {stat.S_IMODE(os.stat(key).st_mode):04o}"
+        except OSError as error:
+            identity = f"key {key}, {error.strerror}"
+    agent = "an agent" if os.environ.get("SSH_AUTH_SOCK") else "no agent"
+    return f" (account {declared.user}, {identity}, {agent}; {plane} plane)"
+
+
+def _key_remedy(name: str, plane: Mapping[str, Any]) -> str:
+    """What lets the key in: the playbook puts it there, unless the inventory names another or an agent holds it."""
+    return str(plane.get("hint") or f"rch fleet apply --limit {name}, or set rch_ssh_key, or: ssh-add")
+
+
+def _hint(plane: Mapping[str, Any], setup: str) -> str:
+    return str(plane.get("hint") or setup)
 
 
 def _clock(name: str, prefix: str, offset: Any) -> Iterator[Check]:
@@ -93,7 +119,7 @@ def _disk(name: str, prefix: str, health: Mapping[str, Any]) -> Iterator[Check]:
     if not isinstance(free, (int, float)):
         return
     text = f"{name}: {size(free)} free for its cache"
-    remedy = f"ssh {name} '~/.rch/bin/rch-wkr gc'"
+    remedy = f"rch fleet gc --limit {name}"
     if free < DISK_FAIL:
         yield fail(f"{prefix}:disk", text, remedy)
     elif free < DISK_WARN:
@@ -114,7 +140,7 @@ def _tools(worker: Worker, prefix: str, facts: Mapping[str, Any], ours: Mapping[
             yield ok(f"{prefix}:toolchain:{tool}", f"{worker.name}: {mine}, identical")
         else:
             text = f"{worker.name}: {tool} differs (here {mine}, there {there[:80]}); such builds run here"
-            yield warn(f"{prefix}:toolchain:{tool}", text, SETUP.format(name=worker.name))
+            yield warn(f"{prefix}:toolchain:{tool}", text, f"rch workers sync {worker.name}")
 
 
 def tools_here(env: Mapping[str, str], cwd: str) -> dict[str, str]:

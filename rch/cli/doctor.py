@@ -57,6 +57,7 @@ def examine(cwd: str, *, with_workers: bool) -> list[Check]:
     """All checks, in the order in which a person would look."""
     from rch.cli import checks_here as local
     from rch.cli.check import fail
+    from rch.cli.checks_transfers import check_jobs
     from rch.cli.checks_workers import check_worker, probe_all, probe_here, tools_here
 
     env = dict(os.environ)
@@ -80,7 +81,7 @@ def examine(cwd: str, *, with_workers: bool) -> list[Check]:
         checks += found
     if status is not None:
         checks += local.check_capacity(status)
-        checks += local.check_jobs(way)
+        checks += check_jobs(way, where.state, with_workers=with_workers)
     pid = status.get("pid") if status else None
     checks += local.check_agent(env, pid if isinstance(pid, int) else None)
     checks += local.check_unportable(where.state, way)

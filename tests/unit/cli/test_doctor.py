@@ -17,6 +17,7 @@ from rch.cli.checks_workers import check_worker, probe_all
 from rch.config.places import places
 from rch.errors import Unreachable, VersionMismatch
 from rch.fleet.model import Declared, Observed, Registry, Worker
+from rch.paths import AbsPath
 from rch.worker.protocol import hash_bytes
 
 
@@ -190,7 +191,7 @@ class TestRchd:
     ) -> None:
         rchd.workers = [make_worker(slots_used=32), make_worker("yto", state="unreachable", reason="no route")]
         row = here(shell)["capacity"]
-        assert (row["status"], row["remedy"]) == (WARN, "rch queue")
+        assert (row["status"], row["remedy"]) == (WARN, "rch queue, or one more: rch init NAME=USER@HOST")
         assert "css has no free slot (32/32); yto is unreachable (no route)" in row["finding"]
         rchd.workers = [make_worker(state="disabled"), make_worker("yto", state="draining")]
         assert here(shell)["capacity"]["remedy"] == "rch workers enable --all"
@@ -199,8 +200,49 @@ class TestRchd:
 
     def test_with_undelivered_jobs_is_found(self, shell: Any, rchd: Any, make_job: Any) -> None:
         rchd.jobs = [make_job("j-7", products="undelivered"), make_job("j-8")]
+        rchd.probes = {"css": {"ok": True, "health": {"disk_free": 9_000_000}}}
         row = here(shell)["undelivered"]
-        assert (row["status"], row["remedy"]) == (FAIL, "rch fetch j-7")
+        assert row["status"] == FAIL
+        assert row["remedy"] == "rch fetch j-7; where the disk there is full, first: rch fleet gc"
+        assert row["finding"].endswith(" here, not asked there)")
+        rows = {one["name"]: one for one in shell("doctor", "--json").json}
+        assert rows["undelivered"]["finding"].endswith(" here, 9.0 MB there)")
+
+    def test_with_a_transfer_that_stopped_names_size_rate_and_the_largest_files(
+        self, shell: Any, rchd: Any, make_job: Any, tmp_path: Path
+    ) -> None:
+        project = tmp_path / "app"
+        (project / "data").mkdir(parents=True)
+        for number in range(6):
+            (project / f"data/{number}.bin").write_bytes(b"x" * 1000 * (number + 1))
+        why = "css: push by rsync failed (30): rsync error: timeout in data send/receive (code 30)"
+        stopped = {"cwd": str(project), "reason": why, "pushed": {"files": 12, "bytes": 8_000_000}}
+        rchd.jobs = [
+            make_job("j-8"),
+            make_job("j-7", **stopped, times={"created": 10.0, "started": None, "ended": 14.0}),
+        ]
+        row = here(shell)["transfer"]
+        assert row["status"] == WARN
+        assert "j-7 on css: a transfer stopped (8.0 MB of 12 files had moved, 2.0 MB/s)" in row["finding"]
+        assert (
+            "data/5.bin 6.0 kB, data/4.bin 5.0 kB, data/3.bin 4.0 kB, data/2.bin 3.0 kB, data/1.bin 2.0 kB"
+            in row["finding"]
+        )
+        assert "0.bin" not in row["finding"]
+        assert "transfer.timeout_sec 600" in row["remedy"]
+        assert shell("config", "set", "--user", "transfer.timeout_sec", "600").status == 0
+        rchd.jobs = [make_job("j-8")]
+        assert "transfer" not in here(shell)
+
+    def test_whose_socket_has_no_room_is_found(self, shell: Any) -> None:
+        run = shell.state / "run"
+        run.mkdir(parents=True, mode=0o700)
+        shell.state.chmod(0o700)
+        (run / "rchd.sock").write_text("in the way")
+        row = here(shell)["rchd"]
+        assert row["status"] == FAIL
+        assert "rchd.sock is no socket" in row["finding"]
+        assert row["remedy"].endswith("rch daemon start")
 
     def test_knows_projects_that_stay_here(self, shell: Any) -> None:
         from rch.daemon.store import Mark, Store
@@ -281,6 +323,22 @@ class TestAWorker:
         assert (check.name, check.status) == (f"worker:css:{name}", FAIL)
         assert check.finding.startswith("css: ")
         assert check.remedy == (control["hint"] or "rch fleet apply --limit css")
+
+    @pytest.mark.parametrize("plane", ["control", "bulk"])
+    def test_that_refuses_the_key_names_account_key_agent_and_plane(
+        self, plane: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key = tmp_path / "key"
+        key.touch(mode=0o640)
+        key.chmod(0o640)
+        monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+        worker = Worker(Declared("css", "x", user="rch", ssh_key=AbsPath(str(key))))
+        answer = {**HEALTHY, plane: refused("css: rch@x: Permission denied (publickey)")}
+        found = {check.name: check for check in check_worker(worker, answer, {})}
+        check = found["worker:css:key"]
+        assert check.status == FAIL
+        assert f"(account rch, key {key}, mode 0640, no agent; {plane} plane)" in check.finding
+        assert check.remedy == "rch fleet apply --limit css, or set rch_ssh_key, or: ssh-add"
 
     def test_without_rsync_is_found(self) -> None:
         check = look(bulk=refused("css: rsync is not installed there", "ToolMissing"))["rsync"]
