@@ -123,6 +123,42 @@ def remote_build(
         raise Exit(code=done.returncode)
 
 
+_FLEET_HELP = {"limit": "workers, with commas between; default all", "inventory": "instead of your own"}
+
+
+def _fleet(verb: str, limit: str, inventory: str) -> None:
+    """``rch fleet VERB``, which is the one way; its exit status is the task's."""
+    words = [word for name in limit.split(",") if name for word in ("--limit", name)]
+    environment = {**os.environ, **({"RCH_INVENTORY": os.path.abspath(inventory)} if inventory else {})}
+    done = subprocess.run([program("rch"), "fleet", verb, *words], env=environment, check=False)
+    if done.returncode:
+        raise Exit(code=done.returncode)
+
+
+@_task(help=_FLEET_HELP)
+def fleet_plan(_context: object, limit: str = "", inventory: str = "") -> None:
+    """Show what site.yml would change on the workers; changes nothing."""
+    _fleet("plan", limit, inventory)
+
+
+@_task(help=_FLEET_HELP)
+def fleet_apply(_context: object, limit: str = "", inventory: str = "") -> None:
+    """Provision the workers and this machine; changes nothing the second time."""
+    _fleet("apply", limit, inventory)
+
+
+@_task(help=_FLEET_HELP)
+def fleet_upgrade(_context: object, limit: str = "", inventory: str = "") -> None:
+    """Bring this version to the workers, batch by batch."""
+    _fleet("upgrade", limit, inventory)
+
+
+@_task(help=_FLEET_HELP)
+def fleet_gc(_context: object, limit: str = "", inventory: str = "") -> None:
+    """Remove from the workers' caches what nobody needs any more."""
+    _fleet("gc", limit, inventory)
+
+
 class _one_line:  # noqa: N801  # reads as a statement
     """Errors of ours end a task with their one line and their status, without a traceback."""
 
@@ -136,3 +172,4 @@ class _one_line:  # noqa: N801  # reads as a statement
 
 namespace = Collection(remote_build)
 namespace.add_collection(Collection("lab", up=lab_up, down=lab_down, status=lab_status))
+namespace.add_collection(Collection("fleet", plan=fleet_plan, apply=fleet_apply, upgrade=fleet_upgrade, gc=fleet_gc))

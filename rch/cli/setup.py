@@ -114,16 +114,18 @@ class Setup:
     def workers(self) -> list[Worker]:
         """The workers of the inventory; none where there is no inventory."""
         from rch.errors import ConfigError
-        from rch.fleet.inventory import find_inventory
+        from rch.fleet.inventory import find_inventory, names_hosts
         from rch.fleet.registry import load_registry
 
         try:
-            find_inventory()
+            source = find_inventory()
         except ConfigError:
             return []  # the first worker makes it
+        if not names_hosts(source):
+            return []
         state = load().places.state
         os.makedirs(state, mode=0o700, exist_ok=True)
-        return list(load_registry(state).workers.values())
+        return list(load_registry(state, source).workers.values())
 
     def provision(self, workers: Sequence[Worker], playbook: str = "site") -> Outcome:
         """Run *playbook* over the inventory; the outcome is not judged."""

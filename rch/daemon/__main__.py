@@ -10,17 +10,23 @@ import sys
 
 import structlog
 
+from rch import __version__
 from rch.config import load_config
 from rch.config.places import places
 from rch.daemon.rchd import Rchd
-from rch.errors import RchError, Refused
+from rch.errors import RchError, Refused, UsageError
 from rch.paths import AbsPath
+
+NAME = "rchd"
+"""The one word that a client which starts us puts behind the code: it shows in a list of processes."""
 
 LOG_BYTES = 10 * 1024 * 1024
 
 
 def main() -> int:
-    """Start; 0 after a stop, else the error's exit status with its one line on stderr."""
+    """Start; 0 after a stop, else the error's exit status with its one line on stderr. There is nothing to choose."""
+    if sys.argv[1:] not in ([], [NAME]):
+        return _about(sys.argv[1:])
     os.umask(0o077)
     try:
         if os.environ.get("RCH_ON_WORKER"):
@@ -40,6 +46,18 @@ def main() -> int:
     # Threads of jobs may sit in a blocked read of a caller; the jobs themselves go on under their supervisors.
     logging.shutdown()
     os._exit(0)
+
+
+def _about(words: list[str]) -> int:
+    if words == ["--version"]:
+        print(f"rchd {__version__}")
+    elif words in (["--help"], ["-h"]):
+        print("Usage: rchd\n\n  The daemon, in the foreground; takes no options. rch daemon start detaches it.")
+    else:
+        error = UsageError(f"rchd takes no arguments, got {' '.join(words)}", what=words[0], hint="rch daemon start")
+        print(error.one_line(), file=sys.stderr)
+        return error.exit_status
+    return 0
 
 
 def configure_log(path: AbsPath, level: str) -> None:

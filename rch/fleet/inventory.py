@@ -122,6 +122,11 @@ def is_dynamic(found: Sequence[Stamp]) -> bool:
     return False
 
 
+def names_hosts(source: AbsPath) -> bool:
+    """False for a directory that holds nothing but variables so far, which Ansible refuses."""
+    return any(not _is_variables_file(path) for path in files(stamps(source)))
+
+
 def _is_variables_file(path: str) -> bool:
     return any(part in _VARIABLE_DIRS for part in path.split("/"))
 

@@ -73,7 +73,8 @@ class TestTheInstalledWheel:
         from rch import __version__
 
         assert installed("rch", "--version").stdout == f"rch {__version__}\n"
-        assert installed("rchd", "--help").returncode == 0
+        assert installed("rchd", "--version").stdout == f"rchd {__version__}\n"
+        assert installed("rchd", "--verbose").returncode == 2
         assert "complete -o nosort" in installed("rch", "completion", "bash").stdout
 
     @pytest.mark.parametrize("name", ["site", "workers", "workstation", "probe"])
