@@ -174,7 +174,7 @@ def alias_lines(text: str) -> Iterator[tuple[str, str]]:
         match = _ALIAS.match(line)
         if match is not None:
             command = match[2] if match[2] is not None else match[3]
-            if re.match(r"\s*ssh\s", command) and not re.search(r"[$`\\]", command):
+            if re.match(r"\s*ssh\s", command):
                 yield match[1], command.strip()
 
 

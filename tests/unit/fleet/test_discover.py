@@ -71,6 +71,7 @@ class TestAliases:
             f"touch {home}/ran\n"
             f"alias a='ssh me@`touch {home}/ran`'\n"
             f"alias b='ssh me@$(touch {home}/ran)'\n"
+            f"alias f='ssh me@$HOST'\n"
             f"alias c='ssh -o ProxyCommand=x me@h'\n"
             f"alias d='ssh me@h uptime'\n"
             f"alias e='sshfs me@h'\n"
