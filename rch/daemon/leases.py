@@ -27,7 +27,7 @@ _log = structlog.get_logger("leases")
 
 
 HINTS = {
-    "toolchain-mismatch": "ansible-playbook playbooks/workers.yml",
+    "toolchain-mismatch": "rch workers sync",
     "clock-skew": "rch doctor",
     "unreachable": "rch workers probe",
     "capability-missing": "rch doctor",

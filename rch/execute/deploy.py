@@ -42,6 +42,6 @@ def deploy(run: RunRemote, cache_dir: str, host: str) -> str:
             f"{host}: rch-wkr could not be deployed: {text}",
             host=host,
             tool="rch-wkr",
-            hint="ansible-playbook site.yml",
+            hint="rch fleet apply",
         )
     return digest

@@ -176,7 +176,7 @@ class SshExecutor:
                     host=name,
                     tool="rch-wkr",
                     wanted=program,
-                    hint="ansible-playbook site.yml",
+                    hint="rch fleet apply",
                 ) from error
             raise
         session.settimeout(None)
@@ -188,7 +188,7 @@ class SshExecutor:
                 host=name,
                 ours=str(protocol.PROTOCOL),
                 theirs=str(hello.protocol),
-                hint="ansible-playbook site.yml",
+                hint="rch fleet apply",
             )
         return hello
 
@@ -324,12 +324,12 @@ def _connect_error(settings: SshSettings, error: Exception, elapsed_s: float) ->
         text, hint = f"{where}: the host key has changed", f"ssh-keygen -R {settings.host}, if you know why"
     elif isinstance(error, paramiko.AuthenticationException):
         text = f"{where}: the key was refused"
-        hint = "set rch_ssh_key in the inventory, then ansible-playbook site.yml"
+        hint = "set rch_ssh_key in the inventory, then rch fleet apply"
     elif isinstance(error, TimeoutError):
         text, hint = f"{where}: connect timed out after {elapsed_s:.0f} s", f"rch workers probe {settings.name}"
     elif isinstance(error, paramiko.SSHException) and "not found in known_hosts" in str(error):
         text = f"{where}: the host key is not known"
-        hint = "ansible-playbook site.yml, or ssh-keyscan and compare the fingerprint"
+        hint = "rch fleet apply, or ssh-keyscan and compare the fingerprint"
     else:
         cause: BaseException = error
         if isinstance(error, NoValidConnectionsError):  # one error per address; its own text tells none of them

@@ -59,7 +59,7 @@ def read_registry(state_dir: AbsPath) -> Registry:
     """
     snapshot = _read_snapshot(state_dir)
     if snapshot is None:
-        raise ConfigError("the inventory has not been compiled yet", hint="ansible-playbook site.yml, or rch init")
+        raise ConfigError("the inventory has not been compiled yet", hint="rch init, or rch fleet apply")
     workers = {}
     for name, fields in snapshot["workers"].items():
         values: dict[str, Any] = {key: tuple(value) if key in _TUPLES else value for key, value in fields.items()}
