@@ -113,9 +113,17 @@ def newcomer(lab_place: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         lab.down()
 
 
-class TestTheGuidedPath:
-    """One after the other, on one machine: what a person does in the first week."""
+@pytest.fixture
+def listed(newcomer: Newcomer) -> Newcomer:
+    """With the machine in the inventory, whoever put it there."""
+    if not (newcomer.inventory / "hosts.yml").exists():
+        words = ("workers", "discover", "lab1", "-F", str(newcomer.ssh_config), "--add", "--yes", "--embedded")
+        done = newcomer.rch(*words)
+        assert done.returncode == 0, done.stderr
+    return newcomer
 
+
+class TestTheGuidedPath:
     def test_leads_from_an_ssh_config_to_a_canary_that_was_built_there(self, newcomer: Newcomer) -> None:
         words = [program("rch"), "init", "-F", str(newcomer.ssh_config), "--embedded"]
         screen = Terminal(words, newcomer.env, newcomer.place)
@@ -143,8 +151,13 @@ class TestTheGuidedPath:
         )
         assert "dead" not in text
 
-    def test_goes_on_with_a_plan_that_is_empty_and_one_that_is_not(self, newcomer: Newcomer) -> None:
+
+class TestAFleetThatIsThere:
+    def test_is_planned_and_then_brought_to_what_was_planned(self, listed: Newcomer) -> None:
+        newcomer = listed
         link = os.path.join(newcomer.lab.worker.cache_dir, "bin/rch-wkr")
+        if not os.path.lexists(link):
+            assert newcomer.rch("fleet", "apply").returncode == 0
         os.unlink(link)
         plan = newcomer.rch("fleet", "plan")
         assert plan.returncode == 0, plan.stderr
@@ -159,7 +172,8 @@ class TestTheGuidedPath:
         assert [one["what"] for one in document["changes"] if one["host"] == "lab1"] == ["Switch to the version"]
         assert os.path.exists(link)
 
-    def test_ends_at_a_machine_that_is_away_with_one_line_and_5(self, newcomer: Newcomer) -> None:
+    def test_ends_at_a_machine_that_is_away_with_one_line_and_5(self, listed: Newcomer) -> None:
+        newcomer = listed
         newcomer.lab.worker.unplug()
         try:
             applied = newcomer.rch("fleet", "apply", "--limit", "lab1")
@@ -171,7 +185,8 @@ class TestTheGuidedPath:
         assert line.endswith("next: ssh lab1, or take it out: rch workers remove lab1")
         assert "Traceback" not in applied.stderr
 
-    def test_names_the_line_of_a_mistake_before_anything_is_done(self, newcomer: Newcomer) -> None:
+    def test_names_the_line_of_a_mistake_before_anything_is_done(self, listed: Newcomer) -> None:
+        newcomer = listed
         file = newcomer.inventory / "group_vars/rch_workers/registry.yml"
         good = file.read_text()
         try:
@@ -182,7 +197,8 @@ class TestTheGuidedPath:
         assert applied.returncode == 2
         assert f'{file}:2: lab1: rch_slots must be a whole number from 1 to 1024, got "eight"' in applied.stderr
 
-    def test_may_be_interrupted_and_leaves_no_process(self, newcomer: Newcomer) -> None:
+    def test_may_be_interrupted_and_leaves_no_process(self, listed: Newcomer) -> None:
+        newcomer = listed
         process = subprocess.Popen(
             [program("rch"), "fleet", "apply"], cwd=newcomer.place, env={**newcomer.env, "RCH_TEST_MARK": "interrupted"},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,

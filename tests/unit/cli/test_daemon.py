@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -171,3 +172,22 @@ class TestLogs:
 
     def test_that_do_not_exist_are_exit_1(self, shell: Any) -> None:
         assert shell("daemon", "logs").status == 1
+
+
+class TestRchdItself:
+    @pytest.mark.parametrize(
+        ("words", "status", "said"), [(["--version"], 0, "rchd "), (["--help"], 0, "Usage: rchd"), (["--bogus"], 2, "")]
+    )
+    def test_answers_what_is_asked_and_starts_nothing(
+        self, shell: Any, words: list[str], status: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    ) -> None:
+        from rch.daemon import __main__ as rchd
+
+        monkeypatch.setattr(sys, "argv", ["rchd", *words])
+        for name, value in shell.env.items():
+            monkeypatch.setenv(name, value)
+        assert rchd.main() == status
+        told = capsys.readouterr()
+        assert told.out.startswith(said)
+        assert ("rchd takes no arguments, got --bogus" in told.err) == (status == 2)
+        assert not shell.state.exists()

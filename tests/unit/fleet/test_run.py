@@ -113,6 +113,8 @@ class TestAFailure:
         )
         assert found.failures == ()
         found.check()
+        cut_short = outcome(failed("yto", "x", "bad", ignore_errors=True), status="canceled")
+        assert cut_short.failures == ()
 
     def test_of_several_hosts_names_them_all(self) -> None:
         found = outcome(
