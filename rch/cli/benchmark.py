@@ -1,7 +1,8 @@
-"""``rch workers benchmark``: how fast the machines are, 0 to 100."""
+"""``rch workers benchmark`` and ``rch benchmark``: how fast the machines are, 0 to 100."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,11 +34,34 @@ def workers_benchmark(*, name: tuple[str, ...], every: bool, ask_become_pass: bo
     return 0
 
 
+@click.command(cls=RchCommand)
+@ASK_PASSWORD
+def benchmark(*, ask_become_pass: bool) -> int:
+    """Measure every worker and this machine. With --json an array of {"name", "score", "compile", "cpu", "memory",
+    "disk"}."""
+    said = output()
+    outcome = play("benchmark", ask_password=ask_become_pass)
+    tell_rchd(api())
+    _show(said, [*_of_workers(()), _of_this_machine()])
+    report(outcome, with_json=False)
+    return 0
+
+
 def _of_workers(names: Sequence[str]) -> list[dict[str, Any]]:
     from rch.fleet.registry import read_registry
 
     workers = read_registry(load().places.state).workers
     return [_row(name, workers[name].observed.facts) for name in names or workers]
+
+
+def _of_this_machine() -> dict[str, Any]:
+    """What the playbook's own play measured here; it keeps the score where a worker would."""
+    from rch.worker import facts, speed
+    from rch.worker.cache import Cache
+
+    place = os.path.join(load().places.state, "local-worker", "here")
+    found = speed.kept(Cache(place), facts.machine()) if os.path.isdir(place) else None
+    return _row("here", {"speed_score": found["speed_score"], "speed": found} if found else {})
 
 
 def _row(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ COMMANDS = {
     "workers": "rch.cli.workers:workers",
     "inventory": "rch.cli.inventory:inventory",
     "fleet": "rch.cli.fleet:fleet",
+    "benchmark": "rch.cli.benchmark:benchmark",
     "init": "rch.cli.init:init",
     "install": "rch.cli.install:install",
     "daemon": "rch.cli.daemon:daemon",

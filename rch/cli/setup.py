@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from rch.cli.api import Api, NotRunning
 from rch.cli.playing import play, tell_rchd
 from rch.cli.setting import load
 from rch.cli.terminal import Output
-from rch.errors import RchError, Unreachable, UsageError
+from rch.errors import Fault, RchError, Unreachable, UsageError
 
 if TYPE_CHECKING:
     from rch.fleet.discover import Candidate, Found
@@ -35,6 +36,10 @@ TITLES = {
     "aider": "Aider",
 }
 """Agents as their makers write them."""
+
+
+START_S = 60.0
+"""Seconds that rchd may take to answer for the first time."""
 
 
 @dataclass
@@ -188,7 +193,11 @@ class Setup:
             return
         if health is not None:
             stop_rchd(0.0)
-        started = start_rchd(config, way)
+        try:
+            started = start_rchd(config, way)
+        except Fault:
+            # A command may not wait longer than some seconds; whoever sets a busy machine up may.
+            started = _awaited(way)
         self.done["rchd"] = "started"
         self.said.say(f"rchd started (pid {started.get('pid')})")
 
@@ -240,6 +249,20 @@ class Setup:
         }
         self.said.say(song.line() if song.ok or "next: " in song.shown else f"{song.line()}; next: rch doctor")
         return song.ok
+
+
+def _awaited(way: Api) -> dict[str, Any]:
+    """The health of an rchd that is still starting; raises NotRunning or Unreachable when it does not come."""
+    until = time.monotonic() + START_S
+    while True:
+        try:
+            found: dict[str, Any] = way.get("health", timeout_s=5.0)
+        except Unreachable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+        else:
+            return found
 
 
 def problem_of(outcome: Outcome) -> RchError | None:

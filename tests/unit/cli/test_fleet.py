@@ -66,6 +66,7 @@ class TestImport:
         assert (css["slots_per_core"], css["connect_timeout_s"], css["user"]) == (1.0, 5, "rch")
         assert found["fmd"]["enabled"] is False
         again = shell("workers", "import", str(TOP / "examples/workers.toml"), "--json")
+        assert again.json["inventory"] == f"{shell.inventory}/hosts.yml"
         assert again.json["added"] == again.json["changed"] == again.json["unknown"] == []
         assert (shell.inventory / "hosts.yml").read_text() == text
 
