@@ -200,7 +200,7 @@ class Exec:
             code,
             reason,
             hint=str(fields.get("hint") or ""),
-            slots=slots if type(slots) is int and slots >= 0 else 0,
+            slots=slots if type(slots) is int and slots >= 0 else None,
             env={str(k): str(v) for k, v in env.items()} if isinstance(env, dict) else {},
             on_fallback=(str(hook), self._root(relay)) if hook else None,
             quiet=fields.get("quiet") is True,
@@ -261,7 +261,7 @@ class Exec:
             return self._after_dry_run(None)
         if self.choice.demand:
             return fail(_NOT_POSSIBLE, "NotOffloadable", f"{text} ({self.choice.demand} forbids a run here)", hint)
-        if not (quiet or self.choice.quiet or (not logged and _is_plain_compiler(self.options.argv[0]))):
+        if not (quiet or self.choice.quiet or _is_plain_compiler(self.options.argv[0])):
             tell(f"[rch] local: {text}{fix}")
         if on_fallback is not None:
             self._one_hook("on_fallback", *on_fallback)

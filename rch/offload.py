@@ -83,6 +83,9 @@ def offload(order: Order, caller: Session, desk: Desk) -> None:
     except NotOffloadable as reason:
         stay(reason, kind, order, caller, desk, None)
     except ConfigError as error:
+        if order.options.must_be_remote:  # a mistake to be mended, not a worker to be waited for (coverage A-5)
+            caller.say(Frame.ERROR, status=error.exit_status, line=error.one_line())
+            return
         stay(NotOffloadable(error.message, code=error.code, hint=error.hint), kind, order, caller, desk, None)
     except Fault as fault:
         stay(NotOffloadable(fault.message, code=desk.code_of(fault), hint=fault.hint), kind, order, caller, desk, None)

@@ -207,10 +207,11 @@ def _list(found: list[dict[str, Any]], *, empty: str) -> None:
                 exit_status(job) if ended else "-",
                 job.get("products", ""),
                 elapsed,
+                job.get("project_name") or "-",
                 text if len(text) <= 60 else text[:57] + "...",
             )
         )
-    said.table(("JOB", "STATE", "WORKER", "EXIT", "PRODUCTS", "TIME", "COMMAND"), rows, empty=empty)
+    said.table(("JOB", "STATE", "WORKER", "EXIT", "PRODUCTS", "TIME", "PROJECT", "COMMAND"), rows, empty=empty)
 
 
 def _check_signal(name: str) -> None:

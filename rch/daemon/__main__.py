@@ -35,14 +35,13 @@ def main() -> int:
         os.makedirs(where.state, mode=0o700, exist_ok=True)
         config = load_config("/", dict(os.environ), state_dir=where.state)
         configure_log(config.log_file, os.environ.get("RCH_LOG_LEVEL") or config.general.log_level)
-        rchd = Rchd(where)
+        asyncio.run(Rchd(where).run())
     except RchError as error:
         sys.stderr.write(error.one_line() + "\n")
         return error.exit_status
     except OSError as error:
         sys.stderr.write(f"rch: error[OSError] rchd cannot start: {error}; next: rch doctor\n")
         return 1
-    asyncio.run(rchd.run())
     # Threads of jobs may sit in a blocked read of a caller; the jobs themselves go on under their supervisors.
     logging.shutdown()
     os._exit(0)

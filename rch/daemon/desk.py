@@ -16,6 +16,7 @@ import structlog
 
 from rch.config import Config, load_config
 from rch.config.places import Places
+from rch.config.switches import DAEMON_NAMES
 from rch.daemon import deciding, job_input
 from rch.daemon import places as rooms
 from rch.daemon.adoption import adopt_unfinished
@@ -45,7 +46,7 @@ from rch.transfer import Returned
 
 _log = structlog.get_logger("desk")
 
-D_VARIABLES = ("RCH_CONFIG", "RCH_INVENTORY", "RCH_LOG_LEVEL")
+D_VARIABLES = tuple(name for name in DAEMON_NAMES if name != "RCH_STATE_DIR")
 """Read once by rchd; a caller with other values is told (coverage A-11)."""
 
 ADOPT_S = 30.0
@@ -100,8 +101,9 @@ class Desk:
     def _compare(self, order: Order, caller: Session) -> None:
         for name, ours in self._started_with.items():
             theirs = order.env.get(name, "")
-            if theirs and theirs != ours:
-                caller.note(f"[rch] {name} is {theirs} here, rchd runs with {ours or 'none'}; next: rch daemon restart")
+            if theirs != ours:
+                shown = f"{name} is {theirs or 'unset'} here, rchd runs with {ours or 'none'}"
+                caller.note(f"[rch] {shown}; next: rch daemon restart")
 
     def _attach(self, order: Order, caller: Session) -> None:
         """A caller comes back to its job, after rchd or its connection had gone."""

@@ -10,17 +10,18 @@ import structlog
 
 from rch.config import Config
 from rch.daemon.modes import MODES, Modes, view_of
+from rch.daemon.names import check_names
 from rch.daemon.pool import Member, Pool
 from rch.daemon.portability import Portability
 from rch.daemon.requirements import Requirements
 from rch.daemon.store import Store
 from rch.daemon.terms import wanted_of
-from rch.errors import DiskFull, Fault, NotOffloadable, RchError, ToolMissing, Unreachable, UsageError
+from rch.errors import DiskFull, Fault, NotOffloadable, RchError, ToolMissing, Unreachable
 from rch.intercept.decision import Kind
 from rch.order import Order
 from rch.paths import AbsPath
 from rch.project.model import Project
-from rch.schedule.choose import WorkerView, choose
+from rch.schedule.choose import Wanted, WorkerView, choose
 from rch.transfer import HeldIndex
 
 _log = structlog.get_logger("leases")
@@ -72,7 +73,7 @@ class Leases:
         if not self._pool.members():
             error = self._pool.registry_error
             raise NotOffloadable(error or "no worker is registered", code="no-workers", hint="rch init")
-        self._check_names(order)
+        check_names(order, config, self._pool.members())
         wanted = wanted_of(order, kind, project, config, len(os.sched_getaffinity(0)))
         refused = dict(tried)
         while True:
@@ -93,7 +94,7 @@ class Leases:
                 only = self._pool.member(next(iter(refused))) if len(refused) == 1 else None
                 hint = (only.hint if only else "") or HINTS.get(code, "")
                 raise NotOffloadable(shown or "no worker is registered", code=code, workers=workers, hint=hint)
-            view = candidates[0]
+            view, admissible = candidates[0], len(choice.candidates)
             member = self._pool.member(view.name)
             if member is None:
                 refused[view.name] = ("no-candidate", "left the inventory")
@@ -116,25 +117,7 @@ class Leases:
                 refused[view.name] = ("capability-missing", f"lacks {lacking}")
                 continue
             slots = max(1, min(wanted.slots, hello.slots_total))
-            reason = "pinned" if wanted.pinned else ("only worker" if len(choice.candidates) == 1 else "standard")
-            return Lease(member, view, slots, reason)
-
-    def _check_names(self, order: Order) -> None:
-        """A flag that names a worker or tag that does not exist is a mistake, not a restriction (lessons UX-04)."""
-        members = self._pool.members()
-        names = sorted(m.worker.name for m in members)
-        if order.options.worker and order.options.worker not in names:
-            raise UsageError(
-                f"no worker {order.options.worker!r} in the inventory (known: {', '.join(names)})",
-                what=order.options.worker,
-                allowed=tuple(names),
-                hint="rch workers list",
-            )
-        tags = {tag for m in members for tag in m.worker.declared.tags}
-        for part in filter(None, (p.strip().removeprefix("!") for p in order.options.tag.split(","))):
-            if part not in tags:
-                known = ", ".join(sorted(tags)) or "none"
-                raise UsageError(f"no worker has the tag {part!r} (known: {known})", what=part, hint="rch workers list")
+            return Lease(member, view, slots, _why(wanted, view, admissible))
 
     def _views(self, project: Project) -> list[WorkerView]:
         views = self._pool.views(self._store.switches(), lambda name: self._clock_then(project, name))
@@ -156,6 +139,15 @@ class Leases:
         _log.warning("fault", worker=member.worker.name, error=fault.label, message=fault.message)
         if isinstance(fault, Unreachable):
             self._pool.mark_down(member, fault)
+
+
+def _why(wanted: Wanted, view: WorkerView, admissible: int) -> str:
+    """The reason of a lease (coverage C-5)."""
+    if wanted.pinned:
+        return "pinned"
+    if wanted.preferred and not wanted.prefers(view):
+        return "fallback"
+    return "only worker" if admissible == 1 else "standard"
 
 
 def code_of(error: RchError) -> str:

@@ -23,6 +23,10 @@ SILENT = frozenset({"not-a-build", "never-intercept", "disabled", "on-worker", "
 """Reasons of commands that could not have been offloaded: no line on stderr."""
 
 
+UNDECIDED = frozenset({"bad-config", "bad-environment", "no-daemon"})
+"""Reasons that come before anybody has looked whether the command is a build: it is run, and told, as if it were one."""
+
+
 class LocalRuns:
     """Grants runs on this machine."""
 
@@ -34,7 +38,8 @@ class LocalRuns:
         self, reason: NotOffloadable, kind: Kind | None, order: Order, caller: Session, config: Config | None
     ) -> None:
         """Grant the caller the run of its own command, and remember how it ended."""
-        offloadable = kind is not None and reason.code not in SILENT
+        undecided = kind is None and reason.code in UNDECIDED
+        offloadable = undecided or (kind is not None and reason.code not in SILENT)
         job = Job(
             id=f"j-{secrets.token_hex(5)}",
             key="",
@@ -51,7 +56,7 @@ class LocalRuns:
             code=reason.code,
             reason=" ".join(reason.message.split()),
             hint=reason.hint,
-            slots=(cores_wanted(order.words or order.argv, kind) or 1) if kind else 0,
+            slots=(cores_wanted(order.words or order.argv, kind) or 1) if kind else None if undecided else 0,
             env=dict(config.execution.env) if config else {},
             hooks={"on_fallback": config.hooks.on_fallback if config and offloadable else ""},
             quiet=not offloadable or (kind is not None and kind.name.startswith("cc.")),

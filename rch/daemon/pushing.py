@@ -23,7 +23,15 @@ from rch.daemon.projects import Projects
 from rch.daemon.running import Running
 from rch.daemon.session import Session
 from rch.daemon.store import Job, Store
-from rch.daemon.terms import bulk_settings, memory_limit, network_of, wants_stdin
+from rch.daemon.terms import (
+    bulk_settings,
+    check_scan,
+    memory_limit,
+    network_of,
+    overridden,
+    says_more,
+    wants_stdin,
+)
 from rch.daemon.underway import Underway, join, key_of
 from rch.daemon.wire import Frame
 from rch.errors import NotOffloadable, RchError, WorkerFault
@@ -64,6 +72,7 @@ class Pusher:
         self, lease: Lease, order: Order, kind: Kind, project: Project, caller: Session, config: Config
     ) -> Running:
         """Everything between the lease and the first line of output. A fault leaves nothing held there."""
+        check_scan(config)
         member, executor = lease.member, lease.member.executor
         executor.bulk = bulk_settings(config, member)
         job = self._new_job(lease, order, kind, project)
@@ -133,8 +142,10 @@ class Pusher:
             kind=kind.name,
             stdin=wants_stdin(order, kind),
         )
-        if order.options.verbose:
+        if says_more(order, config):
             caller.note(f"[rch] {running.name}: {lease.slots} slots, {lease.reason}; {shown_push(job)}")
+            if keys := overridden(order, config):
+                caller.note(f"[rch] naming {running.name} overrides {keys}")
         job_input.connect(running, order, caller)
         return running
 
@@ -246,6 +257,7 @@ class Pusher:
             reason=lease.reason,
             requester=str(order.pid),
             project=project.id,
+            project_name=project.name,
             roots=[asdict(root) for root in project.roots],
             options={
                 "must_be_remote": order.options.must_be_remote,

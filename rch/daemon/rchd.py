@@ -137,8 +137,9 @@ class Rchd:
         await self._stopping.wait()
         _log.info("stopping")
         if not self.inherited:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.places.socket)
+            for path in {self.places.socket, self._socket}:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
         accepting.cancel()
         if self._http_hook is not None:
             await self._http_hook.stop()
@@ -185,8 +186,7 @@ class Rchd:
             given.setblocking(False)
             return given
         for path in {self.places.socket, self._socket}:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)  # we hold the lock, so whoever made it is gone
+            rooms.make_room_for_socket(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         old = os.umask(0o177)
         try:

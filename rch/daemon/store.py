@@ -90,6 +90,7 @@ class Job:
     times: dict[str, float] = field(default_factory=dict)
     requester: str = ""
     project: str = ""
+    project_name: str = ""
     roots: list[dict[str, Any]] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     abandoned: bool = False

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rch.config import Config
 from rch.daemon.pool import Member
+from rch.errors import Refused
 from rch.execute.executor import BulkSettings
 from rch.intercept.decision import Kind, Products
 from rch.order import Order
@@ -20,9 +21,13 @@ SLOTS_BY_DEFAULT = 4
 
 def wanted_of(order: Order, kind: Kind, project: Project, config: Config, cpus: int) -> Wanted:
     """What the command asks of a worker."""
-    slots = cores_wanted(order.words, kind) or config.execution.cores or min(SLOTS_BY_DEFAULT, max(1, cpus))
+    asked, cores = cores_wanted(order.words, kind), config.execution.cores
     if kind.name == FREE_COMMAND.name:
-        slots = config.execution.cores or 1
+        slots = cores or 1
+    elif asked and cores:
+        slots = min(asked, cores)
+    else:
+        slots = asked or cores or min(SLOTS_BY_DEFAULT, max(1, cpus))
     allowed = [frozenset(names) for names in config.allowed]
     switches = config.switches
     if switches.worker:
@@ -37,10 +42,36 @@ def wanted_of(order: Order, kind: Kind, project: Project, config: Config, cpus: 
         pinned=order.options.worker,
         allowed=tuple(allowed),
         blocked=frozenset(config.workers.blocked),
+        preferred=frozenset(config.workers.preferred),
         tags=tuple(part.strip() for part in tag.split(",") if part.strip()),
         min_speed_score=float(config.workers.min_speed_score),
         returns_files=kind.products is Products.FILES,
     )
+
+
+def says_more(order: Order, config: Config) -> bool:
+    """``-v``, RCH_VERBOSE or ``general.verbose``; ``-q`` beats them all."""
+    return order.options.verbose or (config.general.verbose and not order.options.quiet)
+
+
+def overridden(order: Order, config: Config) -> str:
+    """Keys of the files that a named worker beats (coverage A-9), for a caller that wants to know; "" for none."""
+    keys = {
+        "workers.allowed": config.allowed,
+        "workers.blocked": config.workers.blocked,
+        "workers.preferred": config.workers.preferred,
+        "workers.min_speed_score": config.workers.min_speed_score,
+    }
+    return ", ".join(name for name, value in keys.items() if value) if order.options.worker else ""
+
+
+def check_scan(config: Config) -> None:
+    """Raise Refused where a scan is asked for that there is not yet: then nothing leaves (coverage E-6)."""
+    if config.transfer.secret_scan:
+        raise Refused(
+            "transfer.secret_scan is on and this version cannot scan, so nothing is sent",
+            hint="rch config set transfer.secret_scan false",
+        )
 
 
 NO_INPUT = frozenset(

@@ -1,7 +1,7 @@
 """Which workers may take a command, in which order, and why the others may not. Pure.
 
-The rule of this version is the simplest that is right: the first healthy worker with enough free slots, by priority,
-then by name; when all admissible ones are busy, the same order, to queue there.
+The rule of this version is the simplest that is right: the first healthy worker with enough free slots, preferred ones
+first, then by priority, then by name; when all admissible ones are busy, the same order, to queue there.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Wanted:
     rust_targets: triples whose standard library the build needs (coverage B-7).
     pinned:  the one worker named by --worker or --on; beats every restriction but health and toolchain.
     allowed: restrictions that must all hold; each is a set of names or tags.
+    preferred: names or tags of workers that come first when they have the slots.
     tags:    "a,b" both tags, "!a" without it (checklist A12).
     """
 
@@ -67,9 +68,14 @@ class Wanted:
     pinned: str = ""
     allowed: tuple[frozenset[str], ...] = ()
     blocked: frozenset[str] = frozenset()
+    preferred: frozenset[str] = frozenset()
     tags: tuple[str, ...] = ()
     min_speed_score: float = 0.0
     returns_files: bool = True
+
+    def prefers(self, view: WorkerView) -> bool:
+        """Is *view* one of those that come first?"""
+        return bool(self.preferred & {view.name, *view.tags})
 
 
 @dataclass(frozen=True)
@@ -105,9 +111,9 @@ def choose(wanted: Wanted, fleet: Sequence[WorkerView]) -> Choice:
     if wanted.pinned and wanted.pinned not in {view.name for view in fleet}:
         refused[wanted.pinned] = ("no-candidate", "no such worker in the inventory")
 
-    def rank(view: WorkerView) -> tuple[bool, int, str]:
+    def rank(view: WorkerView) -> tuple[bool, bool, int, str]:
         free = view.slots_total - view.slots_used
-        return (free < min(wanted.slots, view.slots_total), -view.priority, view.name)
+        return (free < min(wanted.slots, view.slots_total), not wanted.prefers(view), -view.priority, view.name)
 
     return Choice(tuple(sorted(candidates, key=rank)), refused)
 

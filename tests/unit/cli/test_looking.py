@@ -117,8 +117,8 @@ class TestJobs:
             make_job("j-0", state="running", exit_status=None),
         ]
         lines = shell("jobs").out.splitlines()
-        assert lines[0].split() == ["JOB", "STATE", "WORKER", "EXIT", "PRODUCTS", "TIME", "COMMAND"]
-        assert lines[1].split() == ["j-2", "failed", "css", "101", "none", "45", "s", "cargo", "build"]
+        assert lines[0].split() == ["JOB", "STATE", "WORKER", "EXIT", "PRODUCTS", "TIME", "PROJECT", "COMMAND"]
+        assert lines[1].split() == ["j-2", "failed", "css", "101", "none", "45", "s", "-", "cargo", "build"]
         assert lines[2].split()[3] == "137"
         assert lines[3].split()[3] == "-"
 
