@@ -104,9 +104,12 @@ def record_session(state: str) -> None:
     os.rename(beside, os.path.join(state, "session.json"))
 
 
-def start_daemon(state: str, run: str, environ: Mapping[str, str], answers: Callable[[], bool]) -> str:
+def start_daemon(
+    state: str, run: str, environ: Mapping[str, str], answers: Callable[[], bool], limit_s: float = START_S
+) -> str:
     """Start rchd, once, however many clients come at the same moment, and wait until it answers.
 
+    limit_s: how long the caller may be kept.
     answers: asks whether rchd can be reached by now.
     Returns "" or the reason why there is no rchd.
     """
@@ -118,7 +121,7 @@ def start_daemon(state: str, run: str, environ: Mapping[str, str], answers: Call
         lock = os.open(os.path.join(run, "start.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         return f"{run} cannot be written ({error.strerror})"
-    until = monotonic() + START_S
+    until = monotonic() + limit_s
     try:
         while True:
             try:
@@ -128,7 +131,7 @@ def start_daemon(state: str, run: str, environ: Mapping[str, str], answers: Call
                 if answers():
                     return ""
                 if monotonic() > until:
-                    return f"rchd is being started and did not answer within {START_S:g} s"
+                    return f"rchd is being started and did not answer within {limit_s:g} s"
                 sleep(0.02)
         if answers():
             return ""
@@ -142,7 +145,7 @@ def start_daemon(state: str, run: str, environ: Mapping[str, str], answers: Call
         except OSError as error:
             problem = f"rchd could not be started ({error.strerror})"
         else:
-            problem = _await(pid, until, answers)
+            problem = _await(pid, until, limit_s, answers)
             said = _read(os.path.join(state, "log", "rchd.err")).strip().splitlines() if problem else []
             problem += f": {said[-1]}" if said else ""
         if problem:
@@ -152,12 +155,12 @@ def start_daemon(state: str, run: str, environ: Mapping[str, str], answers: Call
         os.close(lock)
 
 
-def _await(pid: int, until: float, answers: Callable[[], bool]) -> str:
+def _await(pid: int, until: float, limit_s: float, answers: Callable[[], bool]) -> str:
     while not answers():
         if not _alive(pid):
             return "" if answers() else "rchd ended right after its start"
         if monotonic() > until:
-            return f"rchd (pid {pid}) did not answer within {START_S:g} s"
+            return f"rchd (pid {pid}) did not answer within {limit_s:g} s"
         sleep(0.02)
     return ""
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.05
 
+START_S = 30.0
+"""Seconds for a start that was asked for; a build waits less, because it can run here instead."""
+
 
 def start_rchd(config: Config, way: Api) -> dict[str, Any]:
     """Start rchd as the thin client does (own session, no descriptors, clean environment); its health document.
@@ -39,7 +42,7 @@ def start_rchd(config: Config, way: Api) -> dict[str, Any]:
             return False
         return True
 
-    problem = start_daemon(where.state, where.run, os.environ, answers)
+    problem = start_daemon(where.state, where.run, os.environ, answers, START_S)
     if problem:
         said = _last_line(os.path.join(where.state, "log", "rchd.err"))
         raise Fault(f"{problem}: {said}" if said and said not in problem else problem, host="here", hint="rch doctor")

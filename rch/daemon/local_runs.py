@@ -24,7 +24,7 @@ SILENT = frozenset({"not-a-build", "never-intercept", "disabled", "on-worker", "
 
 
 UNDECIDED = frozenset({"bad-config", "bad-environment", "no-daemon"})
-"""Reasons that come before anybody has looked whether the command is a build: it is run, and told, as if it were one."""
+"""Reasons from before anybody has looked whether the command is a build: it is run, and told, as if it were one."""
 
 
 class LocalRuns:

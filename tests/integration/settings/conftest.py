@@ -131,6 +131,11 @@ class Here:
         found: dict[str, Any] = next(job for job in self.jobs() if job["id"] == ended.job)
         return found
 
+    def start(self) -> None:
+        """rchd, with the patience of a person: a command would run here after five seconds on a busy machine."""
+        started = self.run("rch", "daemon", "start", cwd=self.top)
+        assert started.returncode == 0, started.stderr
+
     def stop(self) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.run("rch", "daemon", "stop", cwd=self.top)
@@ -150,6 +155,7 @@ def _write(path: Path, text: str) -> None:
 def workstation() -> Iterator[Here]:
     place = tempfile.mkdtemp(prefix="rch-k-", dir="/var/tmp")  # a short path, for sockets
     made = Here(Path(place))
+    made.start()
     yield made
     made.stop()
     shutil.rmtree(place, ignore_errors=True)
