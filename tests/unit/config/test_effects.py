@@ -20,7 +20,7 @@ TESTS = Path(__file__).parents[2]
 
 CHOICE, RUN = "integration/settings/test_choice.py", "integration/settings/test_run.py"
 RCHD, BULK = "integration/settings/test_rchd.py", "integration/settings/test_bulk.py"
-DECIDING, MERGED = "unit/config/test_deciding_keys.py", "unit/config/test_merged.py"
+DECIDING, PIPELINE = "unit/config/test_deciding_keys.py", "unit/daemon/test_pipeline.py"
 
 SWITCHED_FILE = f"{CHOICE}::TestSwitchedOff::test_by_a_file_nothing_is_intercepted_until_the_variable_says_so"
 LOCAL_FILE = f"{CHOICE}::TestSwitchedOff::test_by_local_only_builds_stay_until_the_variable_says_otherwise"
@@ -39,6 +39,10 @@ QUEUE = f"{RUN}::TestTheRun::test_waits_for_a_slot_as_long_as_it_may_or_not_at_a
 COLOURS = f"{RUN}::TestTheRun::test_sees_the_callers_colours_and_none_that_we_make_up"
 HOOKS = f"{RUN}::TestHooks::test_run_here_before_the_push_and_after_placement_once"
 TOOLCHAIN = f"{DECIDING}::TestAFile::test_switches_a_toolchain"
+COLLECTED = (
+    "unit/daemon/test_collecting.py::TestTheCollector::"
+    "test_c_16_asks_each_connected_worker_with_the_ages_of_the_configuration"
+)
 JOB = f"{RUN}::TestTheRun::test_has_none_of_our_variables_but_those_of_a_job"
 
 KEYS: dict[str, tuple[str, ...]] = {
@@ -68,7 +72,10 @@ KEYS: dict[str, tuple[str, ...]] = {
     "execution.streaming_output": (f"{RUN}::TestTheRun::test_shows_its_output_at_once_or_at_the_end",),
     "execution.fallback_to_local": (BOUND,),
     "execution.timeout_sec": (f"{RUN}::TestTheRun::test_ends_with_124_at_its_limit",),
-    "execution.resource_limits": ("unit/daemon/test_terms.py::test_a_job_may_use_the_memory_of_its_machine_or_all",),
+    "execution.resource_limits": (
+        f"{PIPELINE}::TestMemory::test_the_ceiling_is_what_the_machine_has",
+        f"{PIPELINE}::TestMemory::test_resource_limits_false_takes_it_away",
+    ),
     "execution.cores": (
         f"{RUN}::TestTheRun::test_has_the_slots_of_the_key_and_no_more_than_it_asks_for_itself",
         f"{RUN}::TestTheRun::test_has_the_slots_of_the_key_instead_of_the_estimate",
@@ -89,6 +96,13 @@ KEYS: dict[str, tuple[str, ...]] = {
     ),
     "workers.blocked": (WORKERS, NARROWED),
     "workers.min_speed_score": (WORKERS,),
+    "workers.discovery_enabled": ("unit/cli/test_proposals.py::test_hosts_are_proposed_where_the_key_lets_them",),
+    "artifacts.cache_ttl_hours": (COLLECTED,),
+    "retention.failed_hours": (COLLECTED,),
+    "retention.keep_projects": (COLLECTED,),
+    "metrics.history_retention_days": (
+        "unit/daemon/test_collecting.py::TestTheCollector::test_c_16_history_and_logs_go_after_their_days_and_not_before",
+    ),
     "hooks.pre_transfer": (HOOKS, f"{RUN}::TestHooks::test_that_fail_before_the_push_keep_the_command_here"),
     "hooks.post_compile": (HOOKS, f"{RUN}::TestHooks::test_of_a_project_wait_for_trust"),
     "hooks.on_fallback": (f"{RUN}::TestHooks::test_run_before_a_run_here_that_could_have_gone_out",),
@@ -106,24 +120,17 @@ KEYS: dict[str, tuple[str, ...]] = {
 }
 
 LATER: dict[str, tuple[str, ...]] = {
-    "A fresh machine runs a real build on a worker it has just provisioned": (
-        "transfer.parallel_transfers",  # A-19: its threshold, or its end, comes from a bench
-    ),
     "Every build an agent starts is recognised, and nothing else is ever touched": ("execution.preflight_check",),
     "Fifteen agents, four workers, one calm workstation: the scheduler": (
         "daemon.breaker_failures",
         "daemon.breaker_cooldown_sec",
-        "artifacts.cache_ttl_hours",
-        "metrics",
+        "metrics.enabled",
+        "metrics.prometheus_port",
         "cost_benefit",
         "selection.strategy",
         "selection.weights",
-        "retention",
     ),
-    "`ansible-playbook site.yml` turns any hosts into a fleet": (
-        "daemon.benchmark_interval_hours",
-        "workers.discovery_enabled",
-    ),
+    "`ansible-playbook site.yml` turns any hosts into a fleet": ("daemon.benchmark_interval_hours",),
     "A job is durable: disconnect, come back, look, replay; stages, modes and addresses on top": (
         "stages",
         "cache",

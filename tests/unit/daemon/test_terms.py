@@ -1,10 +1,10 @@
-"""The terms of one command: what link, sender, worker and configuration come to."""
+"""Levels of bulk transfers: what the link, the sender and the configuration make of "auto"."""
 
 import pytest
 
 from rch.config import load_config
 from rch.daemon.pool import Member
-from rch.daemon.terms import bulk_settings, memory_limit
+from rch.daemon.terms import bulk_settings
 from rch.fleet.model import Declared, Observed, Worker
 
 
@@ -16,15 +16,11 @@ class Link:
         return self.rate
 
 
-def config_of(tmp_path, text, **env):
+def levels(tmp_path, mbit_s, host="203.0.113.1", text="", score=None, **env):
     home = tmp_path / "home"
     (home / ".config" / "rch").mkdir(parents=True, exist_ok=True)
     (home / ".config" / "rch" / "config.toml").write_text(text)
-    return load_config(str(home), {"HOME": str(home), **env}, state_dir=str(tmp_path / "state"))
-
-
-def levels(tmp_path, mbit_s, host="203.0.113.1", text="", score=None, **env):
-    config = config_of(tmp_path, text, **env)
+    config = load_config(str(home), {"HOME": str(home), **env}, state_dir=str(tmp_path / "state"))
     member = Member(Worker(Declared("w", host), Observed({"speed": {"cpu_score": score}})), Link(mbit_s))
     found = bulk_settings(config, member)
     return found.push_level, found.return_level
@@ -51,11 +47,3 @@ class TestTheLevel:
         text = "[transfer]\ncompression_level = 7\n[artifacts]\ncompression_level = 12\n"
         assert levels(tmp_path, 100.0, text=text) == (7, 12)
         assert levels(tmp_path, 100.0, text=text, RCH_COMPRESSION="4") == (4, 4)
-
-
-@pytest.mark.parametrize(("facts", "limit"), [({"memory_bytes": 8_000_000_000}, 8_000_000_000), ({}, None)])
-def test_a_job_may_use_the_memory_of_its_machine_or_all(tmp_path, facts, limit):
-    """``execution.resource_limits``; what the worker makes of the ceiling is in tests/unit/worker."""
-    member = Member(Worker(Declared("css", "203.0.113.20"), Observed(facts)), Link(None))
-    assert memory_limit(member, config_of(tmp_path, "")) == limit
-    assert memory_limit(member, config_of(tmp_path, "[execution]\nresource_limits = false\n")) is None
