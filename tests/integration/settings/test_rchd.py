@@ -94,6 +94,27 @@ class TestTheSocket:
         assert f"has {len(str(fresh.top)) + 101 + len('/run/rchd.sock')} bytes" in started.stderr
 
 
+class TestTheHttpHook:
+    """interception.http_hook_port; what is behind the door is in tests/unit/agents/test_http_hook.py."""
+
+    def test_listens_on_the_loopback_address_where_the_key_says(self, fresh: Any) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+
+        def open_() -> bool:
+            with socket.socket() as probe:
+                probe.settimeout(5)
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        fresh.start()
+        assert not open_()
+        fresh.stop()
+        fresh.user(f"[interception]\nhttp_hook_port = {port}\n")
+        fresh.start()
+        assert open_()
+
+
 class TestTheEnvironment:
     """RCH_STATE_DIR, RCH_CONFIG, RCH_INVENTORY, RCH_REQUEST_TIMEOUT, RCH_ON_WORKER."""
 

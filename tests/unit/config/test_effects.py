@@ -83,6 +83,9 @@ KEYS: dict[str, tuple[str, ...]] = {
     "execution.enable_queueing": (QUEUE,),
     "execution.queue_wait_sec": (QUEUE,),
     "execution.run_tests": (f"{DECIDING}::TestAFile::test_says_where_tests_run",),
+    "execution.preflight_check": (
+        "integration/test_intercept.py::TestPreflight::test_b_09_a_check_here_first_is_a_wish",
+    ),
     "execution.network": (f"{RUN}::TestTheRun::test_has_a_network_of_its_own_where_it_shall_have_none",),
     "execution.env": (f"{RUN}::TestTheRun::test_has_the_variables_of_the_files_there_and_here",),
     "artifacts.compression_level": (TUNED,),
@@ -117,10 +120,12 @@ KEYS: dict[str, tuple[str, ...]] = {
     "interception.confidence_threshold": (f"{DECIDING}::TestAFile::test_says_how_sure_a_match_must_be",),
     "interception.exclude": (f"{DECIDING}::TestAFile::test_leaves_commands_out",),
     "interception.toolchains": (TOOLCHAIN,),
+    "interception.http_hook_port": (
+        f"{RCHD}::TestTheHttpHook::test_listens_on_the_loopback_address_where_the_key_says",
+    ),
 }
 
 LATER: dict[str, tuple[str, ...]] = {
-    "Every build an agent starts is recognised, and nothing else is ever touched": ("execution.preflight_check",),
     "Fifteen agents, four workers, one calm workstation: the scheduler": (
         "daemon.breaker_failures",
         "daemon.breaker_cooldown_sec",
