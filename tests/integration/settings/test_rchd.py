@@ -231,6 +231,19 @@ class TestTheWatch:
             rchd.pool.stop()
             rchd.store.close()
 
+    def test_measures_idle_workers_as_often_as_the_key_says(self, fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """daemon.benchmark_interval_hours (D-8); what an interval means is in tests/unit/daemon/test_measure.py."""
+        from rch.config.places import places
+        from rch.daemon import rchd as module
+
+        told: list[float] = []
+        monkeypatch.setattr(module, "Measurer", lambda *_, interval_s: told.append(interval_s))
+        for name in ("RCH_STATE_DIR", "RCH_INVENTORY", "XDG_CONFIG_HOME"):
+            monkeypatch.setenv(name, fresh.env[name])
+        fresh.user("[daemon]\nbenchmark_interval_hours = 2\n")
+        module.Rchd(places(dict(os.environ))).store.close()
+        assert told == [7200.0]
+
 
 def test_c_20_the_real_rchd_speaks_as_the_page_says(fresh: Any) -> None:
     """``rch status``, ``jobs`` and ``workers list`` of a living rchd, beside tests/unit/cli/test_json.py."""

@@ -60,6 +60,10 @@ KEYS: dict[str, tuple[str, ...]] = {
     "daemon.heartbeat_interval_sec": (
         f"{RCHD}::TestTheWatch::test_looks_at_a_workers_health_as_often_as_the_key_says",
     ),
+    "daemon.benchmark_interval_hours": (
+        f"{RCHD}::TestTheWatch::test_measures_idle_workers_as_often_as_the_key_says",
+        "unit/daemon/test_measure.py::TestNobodyIsMeasured::test_d_8_where_the_interval_is_0",
+    ),
     "transfer.compression_level": (TUNED,),
     "transfer.max_transfer_size_mb": (LIMIT,),
     "transfer.max_size_mb": (LIMIT,),
@@ -135,7 +139,6 @@ LATER: dict[str, tuple[str, ...]] = {
         "selection.strategy",
         "selection.weights",
     ),
-    "`ansible-playbook site.yml` turns any hosts into a fleet": ("daemon.benchmark_interval_hours",),
     "A job is durable: disconnect, come back, look, replay; stages, modes and addresses on top": (
         "stages",
         "cache",
