@@ -56,21 +56,25 @@ def main() -> int:
                     )
         finally:
             for lab in labs:
+                if lab.workers:
+                    favour(lab, ends=True)
                 lab.down()
     return report(scores)
 
 
-def favour(lab: ContainerLab) -> None:
-    """Give the container's control group, and podman's above it, the largest share of the CPU; else say so."""
+def favour(lab: ContainerLab, *, ends: bool = False) -> None:
+    """Give the container's control group, and podman's above it, the largest share of the CPU, or the usual one again."""
     pid = lab.podman.run("inspect", "--format", "{{.State.Pid}}", lab.worker.container).stdout.decode().strip()
     with open(f"/proc/{pid}/cgroup", encoding="ascii") as file:
         groups = dict(line.strip().split(":", 2)[1:] for line in file)
     path = groups.get("cpu") or groups.get("cpu,cpuacct") or groups.get("", "/")
-    top, name, most = ("cpu", "cpu.shares", "262144") if "cpu" in groups else ("", "cpu.weight", "10000")
+    top, name, usual, most = ("", "cpu.weight", "100", "10000")
+    if "cpu" in groups or "cpu,cpuacct" in groups:
+        top, name, usual, most = ("cpu", "cpu.shares", "1024", "262144")
     while path != "/":
         try:
             with open(os.path.join("/sys/fs/cgroup", top, path.lstrip("/"), name), "w", encoding="ascii") as file:
-                file.write(most)
+                file.write(usual if ends else most)
         except OSError as error:
             print(f"{path}: {error.strerror}: what else runs shows in the figures", file=sys.stderr)
         path = os.path.dirname(path)

@@ -44,6 +44,33 @@ class TestTheFormula:
         assert sum(speed.WEIGHTS.values()) == pytest.approx(1)
 
 
+class TestTheQuota:
+    @pytest.mark.parametrize(
+        ("files", "cpus"),
+        [
+            ({"cpu.max": "50000 100000"}, 0.5),
+            ({"cpu.max": "max 100000"}, float("inf")),
+            ({"cpu/cpu.cfs_quota_us": "150000", "cpu/cpu.cfs_period_us": "100000"}, 1.5),
+            ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, float("inf")),
+            ({"cpu.max": "nonsense"}, float("inf")),
+            ({}, float("inf")),
+        ],
+    )
+    def test_is_what_the_control_group_says(self, tmp_path, files, cpus):
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text + "\n")
+        assert _rates.quota(str(tmp_path)) == cpus
+
+    def test_makes_half_a_cpu_half_the_rate(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(_rates, "quota", lambda: 1.0)
+        whole = _rates.measure(str(tmp_path))
+        monkeypatch.setattr(_rates, "quota", lambda: 0.5)
+        half = _rates.measure(str(tmp_path))
+        assert half["cpu_mb_s"] < 0.75 * whole["cpu_mb_s"]
+        assert half["compile_s"] > 1.4 * whole["compile_s"]
+
+
 class TestTheRecord:
     @pytest.fixture
     def cache(self, tmp_path):
