@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def favour(lab: ContainerLab, *, ends: bool = False) -> None:
-    """Give the container's control group, and podman's above it, the largest share of the CPU, or the usual one again."""
+    """Give the container's control group, and podman's above it, the largest share of the CPU, or the usual one."""
     pid = lab.podman.run("inspect", "--format", "{{.State.Pid}}", lab.worker.container).stdout.decode().strip()
     with open(f"/proc/{pid}/cgroup", encoding="ascii") as file:
         groups = dict(line.strip().split(":", 2)[1:] for line in file)

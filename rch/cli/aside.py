@@ -24,6 +24,9 @@ from rch.paths import AbsPath
 
 STOP_S = 30.0
 
+START_TRIES = 5
+"""A start is given five seconds; on a machine that is busy with an upgrade that may be too short once."""
+
 _KNOWN = ("ssh/id_ed25519", "ssh/known_hosts")
 """What the user's state directory holds for a worker, besides its record."""
 
@@ -48,6 +51,7 @@ def verify(name: str, inventory: AbsPath, state: AbsPath) -> tuple[bool, str]:
     with tempfile.TemporaryDirectory(prefix="aside-", dir=state) as place:
         environ = workstation(name, inventory, state, place)
         try:
+            _start(place, environ)
             worker = load_registry(AbsPath(environ["RCH_STATE_DIR"]), inventory).workers.get(name)
             if worker is None:
                 return False, "no such worker in the inventory"
@@ -71,6 +75,12 @@ def plain(name: str, place: str, environ: Mapping[str, str]) -> tuple[bool, str]
     if not os.path.exists(os.path.join(project, "song")):
         return False, "a plain command ended well, but its file did not come back"
     return True, "Canary: a plain command (no Rust or C that is the same there and here). Ready."
+
+
+def _start(place: str, environ: Mapping[str, str]) -> None:
+    for _ in range(START_TRIES):
+        if _rch(("daemon", "start"), place, environ, STOP_S)[0] == 0:
+            return
 
 
 def workstation(name: str, inventory: AbsPath, state: AbsPath, place: str) -> dict[str, str]:
