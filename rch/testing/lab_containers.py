@@ -72,7 +72,21 @@ exec /usr/sbin/sshd -D -e -o HostKey=/etc/ssh/ssh_host_ed25519_key
 """
 """PID 1. sshd collects every orphan that is handed to it, so no other init is needed."""
 
+_INIT_SYSTEMD = """\
+set -e
+[ -f /etc/ssh/ssh_host_ed25519_key ] || ssh-keygen -q -t ed25519 -N "" -f /etc/ssh/ssh_host_ed25519_key
+if [ ! -x /lib/systemd/systemd ]; then
+  apt-get -qq update
+  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends systemd systemd-sysv dbus
+fi
+exec /sbin/init
+"""
+"""PID 1 of a machine whose services are units: systemd starts sshd."""
+
 UP_TIMEOUT_S = 60.0
+
+SYSTEMD_UP_TIMEOUT_S = 300.0
+"""systemd comes from the mirror first."""
 
 
 class Podman:
@@ -131,6 +145,7 @@ class ContainerWorker:
 
     def __init__(self, lab: ContainerLab, name: str, container: str, address: str) -> None:
         self.name = name
+        self.up_timeout_s = UP_TIMEOUT_S
         self.container = container
         self.host = address
         self.port = 22
@@ -174,11 +189,11 @@ class ContainerWorker:
             return False
 
     def wait_until_up(self) -> None:
-        """Wait for sshd; raises Unreachable after UP_TIMEOUT_S."""
+        """Wait for sshd; raises Unreachable after ``up_timeout_s``."""
         started = time.monotonic()
         while not self.answers():
             elapsed_s = time.monotonic() - started
-            if elapsed_s > UP_TIMEOUT_S:
+            if elapsed_s > self.up_timeout_s:
                 said = self._podman.run("logs", "--tail", "1", self.container, check=False)
                 last = (said.stdout + said.stderr).decode("utf-8", "replace").strip()
                 message = (
@@ -194,6 +209,7 @@ class ContainerLab:
     cpus: CPUs each may use (``--cpus``), None for all; slots: ``rch_slots``, default the CPUs of this machine.
     twin: containers that are installed as this machine is (see TWIN_PLACES), as in a fleet made from one image: only
     with the very same packages is C built there (lessons TE-05). The roles find nothing to install on them.
+    systemd: how many of the workers, from the first on, have systemd as their first process.
     A lab that is there keeps what it was made with.
     """
 
@@ -206,8 +222,10 @@ class ContainerLab:
         slots: int | None = None,
         cache_dir: str | None = None,
         twin: bool = False,
+        systemd: int = 0,
     ) -> None:
         self._twin = twin
+        self._systemd = systemd
         self.directory = os.path.abspath(directory)
         self.inventory = os.path.join(self.directory, "inventory")
         self.state_dir = os.path.join(self.directory, "state")
@@ -370,6 +388,7 @@ class ContainerLab:
             address = str(subnet[10 + number])
             hardware = ":".join(("02", *(self._id[at : at + 2] for at in range(0, 8, 2)), f"{number:02x}"))
             debs = self._lend_packages(name)
+            systemd = number <= self._systemd
             self.podman.run(
                 *("run", "--detach", "--name", container, "--hostname", name),
                 *("--network", self._network(), "--ip", address, "--mac-address", hardware),
@@ -381,9 +400,12 @@ class ContainerLab:
                 *(("--cpus", str(self._cpus)) if self._cpus is not None else ()),
                 *("--volume", f"{debs}:/var/cache/apt/archives"),
                 *(word for path in TWIN_PLACES if self._twin for word in ("--volume", f"{path}:{path}:ro")),
-                *(image, "/bin/sh", "-c", _INIT),
+                *(("--systemd", "always", "--env", "container=podman") if systemd else ()),
+                *(image, "/bin/sh", "-c", _INIT_SYSTEMD if systemd else _INIT),
             )
             self.workers[name] = ContainerWorker(self, name, container, address)
+            if systemd:
+                self.workers[name].up_timeout_s = SYSTEMD_UP_TIMEOUT_S
             self._save()
             with open(f"{self.admin_key}.pub", "rb") as file:
                 self.podman.run(

@@ -25,17 +25,20 @@ def lab_directory(name: str) -> str:
     return os.path.join(LAB_ROOT, PREFIX + name)
 
 
-def up(name: str, *, containers: int, cpus: float | None, inventory: str) -> None:
+def up(name: str, *, containers: int, systemd: int, cpus: float | None, inventory: str) -> None:
     """Start the containers of scenario *name* and write *inventory*/hosts.yml. Raises what ContainerLab.up raises."""
-    lab = ContainerLab(lab_directory(name), workers=containers, cpus=cpus)
+    lab = ContainerLab(lab_directory(name), workers=containers, cpus=cpus, systemd=systemd)
     lab.up(with_roles=False)
     os.makedirs(inventory, mode=0o700, exist_ok=True)
     shutil.copyfile(os.path.join(lab.inventory, "hosts.yml"), os.path.join(inventory, "hosts.yml"))
     # The next lab has the same addresses and other machines: connections kept open for this one must not serve it.
     control = tempfile.mkdtemp(prefix="rch-cp-")  # short: OpenSSH has 104 bytes for the name of a socket
     write_private(os.path.join(lab.directory, "control"), control)
+    # One connection for Ansible and testinfra, which would else log in anew for every command.
+    extra = f"-o ControlPath={control}/%C"
     write_private(
-        os.path.join(inventory, "control.yml"), f"---\nall: {{vars: {{ansible_control_path_dir: {control}}}}}\n"
+        os.path.join(inventory, "control.yml"),
+        f"---\nall: {{vars: {{ansible_control_path_dir: {control}, ansible_ssh_extra_args: {extra}}}}}\n",
     )
 
 
@@ -68,12 +71,19 @@ def main() -> int:
         command.add_argument("name")
         if word == "up":
             command.add_argument("--containers", type=int, default=1)
+            command.add_argument("--systemd", type=int, default=0, help="how many, from the first on, run systemd")
             command.add_argument("--cpus", type=float, help="CPUs that each may use")
             command.add_argument("--inventory", required=True, metavar="DIR")
     options = parser.parse_args()
     try:
         if options.command == "up":
-            up(options.name, containers=options.containers, cpus=options.cpus, inventory=options.inventory)
+            up(
+                options.name,
+                containers=options.containers,
+                systemd=options.systemd,
+                cpus=options.cpus,
+                inventory=options.inventory,
+            )
         else:
             down(options.name)
     except RchError as error:

@@ -45,11 +45,25 @@ def main(argv: Optional[List[str]] = None) -> None:
         sys.stderr.write("rch-wkr: %s: %s\n" % (cache.path, error.strerror or error))
         sys.exit(1)
     if options.command == "serve":
+        _serve(cache, options)
+    _ask(cache, options)
+
+
+def _serve(cache: Cache, options: argparse.Namespace) -> NoReturn:
+    status: Optional[int] = None
+    if options.socket:
+        from rch.worker.warm import keep_warm
+
+        keep_warm(cache)
+    if os.path.exists(os.path.join(cache.path, "serve.sock")):
+        from rch.worker.warm import hand_over
+
+        status = hand_over(cache, options.slots, confined=options.confined)
+    if status is None:
         from rch.worker.serve import serve
 
-        serve(cache, options.slots, confined=options.confined)
-        return
-    _ask(cache, options)
+        status = serve(cache, options.slots, confined=options.confined)
+    os._exit(status)  # not waiting for long polls: whoever asked is gone
 
 
 def _ask(cache: Cache, options: argparse.Namespace) -> None:
@@ -116,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "serve":
             command.add_argument("--confined", action="store_true", help="refuse jobs without a sandbox")
+            command.add_argument("--socket", action="store_true", help="stay warm for other calls of serve")
         if name == "gc":
             command.add_argument("--max-age", type=float, default=86400.0, metavar="SECONDS")
             command.add_argument("--keep", type=int, default=5, metavar="N", help="projects that stay in any case")

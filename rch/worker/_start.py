@@ -105,6 +105,9 @@ def _nurse(requests: socket.socket) -> NoReturn:
         quiet = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for descriptor in (0, 1, 2):
             os.dup2(quiet, descriptor)
+        mine = requests.fileno()
+        os.closerange(3, mine)
+        os.closerange(mine + 1, 1024)  # a connection to a warm process, for one, must end with serve and not with us
         os.setsid()
         os.chdir("/")
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel

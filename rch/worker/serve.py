@@ -24,8 +24,8 @@ _THREADS = 512
 """Requests under way at once; a long poll of every job of a big worker fits."""
 
 
-def serve(cache: Cache, slots_total: Optional[int], *, confined: bool = False) -> None:
-    """Serve until the peer goes away. Never returns to user code that would write to the channel.
+def serve(cache: Cache, slots_total: Optional[int], *, confined: bool = False) -> int:
+    """Serve until the peer goes away; the exit status. The caller ends the process without waiting for threads.
 
     confined: refuse jobs without a sandbox, so that the channel is no way to the account itself.
     """
@@ -57,7 +57,7 @@ def serve(cache: Cache, slots_total: Optional[int], *, confined: bool = False) -
         sys.stderr.write("rch-wkr: %s\n" % error)
         status = 1
     operations.leave()
-    os._exit(status)  # not waiting for long polls: whoever asked is gone
+    return status
 
 
 def _answer(channel: ServerChannel, operations: Operations, message: Message, room: threading.BoundedSemaphore) -> None:

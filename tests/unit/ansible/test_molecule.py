@@ -13,7 +13,8 @@ ELSEWHERE = {
     "system_packages": "molecule/worker_base",  # which installs what is missing by it
     "controller": "tests/integration/test_newcomer.py",  # ./dev setup on a fresh Debian
     # Until they have one:
-    "rch_worker": "tests/integration/test_provision_container.py",
+    "speed_score": "molecule/site",
+    "workstation": "molecule/site",
     "toolchain_cpp": "tests/integration/test_provision_container.py",
     "toolchain_rust": "tests/integration/test_provision_container.py",
 }
@@ -38,13 +39,11 @@ def test_a_role_has_a_scenario_or_is_met_in_another(role):
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.name)
 class TestAScenario:
     def test_runs_every_step_that_proves_something(self, scenario, shared):
-        own = load(scenario / "molecule.yml").get("scenario", {}).get("test_sequence")
         usual = shared["scenario"]["test_sequence"]
-        with_side_effect = [*usual[: usual.index("verify")], "side_effect", *usual[usual.index("verify") :]]
-        if (scenario / "side_effect.yml").exists():
-            assert own == with_side_effect
-        else:
-            assert own is None
+        own = load(scenario / "molecule.yml").get("scenario", {}).get("test_sequence", usual)
+        assert [step for step in own if step not in ("prepare", "side_effect")] == usual
+        for step in ("prepare", "side_effect"):
+            assert (step in own) == (scenario / f"{step}.yml").exists()
 
     def test_is_of_the_new_form(self, scenario):
         assert not {"driver", "platforms", "provisioner"} & set(load(scenario / "molecule.yml"))

@@ -371,3 +371,13 @@ def test_the_harness_tells_an_end_from_an_answer(tmp_path):
     with pytest.raises((ConnectionError, BrokenPipeError)):
         worker.request("ping", timeout_s=20)
     worker.close()
+
+
+class TestAConfinedServe:
+    def test_refuses_a_job_without_a_sandbox_and_runs_one_with(self, make_worker, job):
+        worker = make_worker(arguments=["--confined"])
+        with pytest.raises(WorkerRefused) as caught:
+            worker.start(f"{job}x", ["id"], sandbox="none")
+        assert caught.value.code == "bad-request"
+        assert "--confined: a job needs a sandbox" in caught.value.message
+        assert worker.run(job, ["id", "-u"]).stdout == b"1234\n"
