@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -48,6 +49,12 @@ def _once(said: Output, way: Api, *, workers: bool, jobs: bool, metrics: bool, c
         else:
             said.document(document)
         return 0 if found is not None else 1
+    if workers and found is not None:
+        from rch.cli.drift import drift_of_workers
+
+        names = [str(worker.get("name", "")) for worker in found.get("workers", [])]
+        drift = drift_of_workers(load().places.state, names, os.environ)
+        found = {**found, "workers": [{**w, "drift": drift.get(w.get("name"), [])} for w in found.get("workers", [])]}
     lines = tree(found, jobs_only=jobs and not workers, details=workers, metrics=metrics)
     if clear:
         click.clear()
@@ -166,6 +173,7 @@ def _details(worker: Mapping[str, Any]) -> list[str]:
         lines.append("tags: " + ", ".join(map(str, worker["tags"])))
     for tool, shown in sorted((worker.get("toolchains") or {}).items()):
         lines.append(f"{tool}: {shown}")
+    lines += [f"drift: {line}; next: rch workers sync {worker.get('name')}" for line in worker.get("drift", [])]
     if worker.get("last_heartbeat"):
         lines.append(f"last heartbeat: {worker['last_heartbeat']}")
     if worker.get("clock_offset_ms") is not None:

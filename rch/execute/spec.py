@@ -9,6 +9,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from rch.execute.caching import caching
 from rch.fleet.toolchains import binds, search_path
 from rch.intercept.decision import Kind
 from rch.order import Order
@@ -42,6 +43,11 @@ def job_spec(
         table = binds(facts, tool.tool.value, tool.identity)
         # What the facts do not map lies at the same path on the worker (a distribution's own compiler).
         mounted += [{"source": table[p], "path": p, "mode": "ro"} for p in sorted(table)]
+    cache = caching(kind, order.words, env, facts, network)
+    mounted += [{"source": source, "path": path, "mode": mode} for source, path, mode in cache.binds]
+    env |= cache.env
+    if cache.first:
+        env["PATH"] = ":".join((*cache.first, env["PATH"]))
     files = [{"path": f.path, "mode": f.mode, "size": len(f.content)} for f in project.extra_files]
     home = project.env.get("HOME") or order.env.get("HOME") or "/"
     temporary = {"/tmp", "/var/tmp", *(v for k in ("TMPDIR", "TMP", "TEMP") if (v := project.env.get(k, "")))}

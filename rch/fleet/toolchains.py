@@ -5,7 +5,7 @@ The facts come from a worker and are checked as untrusted: anything odd counts a
 Shape in rch.fact::
 
     "toolchains": {"rust": [{"identity", "shown", "binds": {path at the workstation: path on the worker},
-                             "path": directory behind the caller's PATH, "name", "components",
+                             "path": directories behind the caller's PATH, "name", "components",
                              "targets": [triples whose standard library is there]}, …],
                    "c": […], "go": […], "node": […]}
 
@@ -76,8 +76,9 @@ def binds(facts: Mapping[str, Any], tool: str, identity: str) -> dict[str, str]:
 
 def search_path(facts: Mapping[str, Any], tool: str, identity: str) -> tuple[str, ...]:
     """Directories (as the job sees them) that go behind the caller's PATH, so that the tool is found there."""
-    paths = [row.get("path") for name, row in _entries(facts) if name == tool and row["identity"] == identity]
-    return tuple(dict.fromkeys(p for p in paths if isinstance(p, str) and p.startswith("/") and ":" not in p))
+    rows = [row for name, row in _entries(facts) if name == tool and row["identity"] == identity]
+    paths = [path for row in rows if isinstance(row.get("path"), str) for path in row["path"].split(":")]
+    return tuple(dict.fromkeys(path for path in paths if path.startswith("/")))
 
 
 def equipment(facts: Mapping[str, Any]) -> str:

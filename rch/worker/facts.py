@@ -89,6 +89,7 @@ def facts(cache: Cache, slots: Slots) -> Dict[str, Any]:
         "programs": {name: _version(name) for name in _PROGRAMS.split()},
         "toolchains": toolchains(cache),
         "packages": packages(),
+        "compiler_cache": compiler_cache(cache),
         "speed_score": measured.get("speed_score"),
         "speed": {key: value for key, value in measured.items() if key not in ("machine", "measured_at")},
         "speed_measured_at": measured.get("measured_at"),
@@ -158,7 +159,7 @@ def _written(cache: Cache) -> Dict[str, List[Dict[str, Any]]]:
     """What the toolchain roles wrote down, of which the tool still is the one that was written down.
 
     Per file and tool a list of rows {identity, shown, sysroot, binds, path}; sysroot: where it lies at the workstation;
-    path: a directory that goes behind the caller's PATH, where the caller's own leads to no program here.
+    path: directories (":" between) that go behind the caller's PATH, where the caller's own leads to no program here.
     """
     rows: Dict[str, List[Dict[str, Any]]] = {}
     for path in sorted(glob.glob(os.path.join(glob.escape(cache.path), "facts.d", "toolchains", "*.json"))):
@@ -189,6 +190,24 @@ _ASKED: Dict[str, Tuple[str, Callable[[str], str]]] = {
 def is_program(path: Any) -> bool:
     """A file that a job could start; its account may see less than the job's user, never more."""
     return isinstance(path, str) and path.startswith("/") and os.path.isfile(path) and os.access(path, os.X_OK)
+
+
+def compiler_cache(cache: Cache) -> Dict[str, Any]:
+    """What role compiler_cache wrote down for jobs, with the version line of each wrapper; {} where one is missing."""
+    try:
+        with open(os.path.join(cache.path, "facts.d", "compiler_cache.json"), encoding="utf-8") as file:
+            written = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(written, dict):
+        return {}
+    versions = {}
+    for program in {written.get("rustc_wrapper"), written.get("cc_wrapper")} - {"", None}:
+        said = _first_line([str(program), "--version"])
+        if not said:
+            return {}
+        versions[str(program)] = said
+    return {**written, "versions": versions} if versions else {}
 
 
 def filesystem(path: str) -> str:

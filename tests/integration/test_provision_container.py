@@ -156,5 +156,5 @@ class TestRustByCopy:
     def test_pd_01_comes_back_when_a_part_of_it_is_lost(self, again, container_worker, row):
         place = row["binds"][row["sysroot"]]
         text(container_worker.run("rm", f"{place}/bin/cargo"))
-        assert changes(again()) == ["toolchain_rust : copy | Copy the toolchains"]
+        assert changes(again()) == ["toolchain_copy : install | Copy the trees"]
         text(container_worker.run("test", "-x", f"{place}/bin/cargo"))

@@ -12,11 +12,13 @@ SCENARIOS = sorted(path.parent for path in CHECKOUT.glob("molecule/*/molecule.ym
 ELSEWHERE = {
     "system_packages": "molecule/worker_base",  # which installs what is missing by it
     "controller": "tests/integration/test_newcomer.py",  # ./dev setup on a fresh Debian
+    **dict.fromkeys(
+        ("toolchain_copy", "toolchain_cpp", "toolchain_rust", "toolchain_go", "toolchain_node", "compiler_cache"),
+        "molecule/toolchains",
+    ),
     # Until they have one:
     "speed_score": "molecule/site",
     "workstation": "molecule/site",
-    "toolchain_cpp": "tests/integration/test_provision_container.py",
-    "toolchain_rust": "tests/integration/test_provision_container.py",
 }
 """Roles without a scenario of their own: where they meet a real machine."""
 
