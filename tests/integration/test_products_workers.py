@@ -128,6 +128,20 @@ class TestTheProductsAreThoseOfTheLastCommand:
         assert says.there("lab2") == "quiet 1"
 
 
+class TestNoCache:
+    def test_a_12_builds_in_a_fresh_directory_there_filled_from_here_alone(self, says):
+        def compiled(*options):
+            text = sent_out(says.state, "cargo", "build", "-v", cwd=says.place, options=("--worker", "lab1", *options))
+            return cargo_units(text, "Compiling")
+
+        assert compiled() == ["says"]
+        assert compiled() == []
+        assert compiled("--no-cache") == ["says"]
+        assert says.now() == "quiet 1"
+        assert says.nothing_to_do()
+        assert compiled() == []
+
+
 class TestMakeClean:
     def test_and_make_there_is_a_whole_build(self, pair_state, project_copy):
         place = project_copy("hello-c")

@@ -97,6 +97,12 @@ class TestTheWorker:
         assert all(path == place and os.path.exists(path) for path, place in rows[0]["binds"].items())
         assert not os.path.exists(os.path.join(embedded_lab.worker.cache_dir, "toolchains", "rust"))
 
+    def test_a_27_answers_a_person_over_plain_ssh_without_rchd(self, embedded_worker):
+        program = f"{embedded_worker.cache_dir}/bin/rch-wkr"
+        for command in ("health", "slots", "facts", "gc --dry-run"):
+            done = embedded_worker.run(*f"{program} {command} --cache {embedded_worker.cache_dir}".split())
+            assert isinstance(json.loads(done.stdout), (dict, list)), command
+
     def test_proved_its_sandbox(self, embedded_lab):
         facts = read_registry(embedded_lab.state_dir).workers["lab1"].observed.facts
         assert facts["sandbox"]["ok"] is True, facts["sandbox"]
