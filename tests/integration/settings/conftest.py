@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from rch.testing.lab import stop_daemons
 from rch.worker.identity import rust_identity
 
 INVENTORY = """\
@@ -133,12 +134,21 @@ class Here:
 
     def start(self) -> None:
         """rchd, with the patience of a person: a command would run here after five seconds on a busy machine."""
-        started = self.run("rch", "daemon", "start", cwd=self.top)
-        assert started.returncode == 0, started.stderr
+        for _ in range(4):  # 30 s each
+            started = self.run("rch", "daemon", "start", cwd=self.top)
+            if started.returncode == 0:
+                return
+        raise AssertionError(started.stderr)
 
     def stop(self) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.run("rch", "daemon", "stop", cwd=self.top)
+
+    def close(self) -> None:
+        """No rchd and no file is left, whatever has happened."""
+        self.stop()
+        stop_daemons(str(self.top))
+        shutil.rmtree(self.top, ignore_errors=True)
 
 
 COLOURS = ("NO_COLOR", "COLORTERM", "CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "CARGO_TERM_COLOR", "GCC_COLORS")
@@ -157,8 +167,7 @@ def workstation() -> Iterator[Here]:
     made = Here(Path(place))
     made.start()
     yield made
-    made.stop()
-    shutil.rmtree(place, ignore_errors=True)
+    made.close()
 
 
 @pytest.fixture
@@ -168,8 +177,7 @@ def fresh() -> Iterator[Here]:
     made = Here(Path(place))
     made.project.mkdir()
     yield made
-    made.stop()
-    shutil.rmtree(place, ignore_errors=True)
+    made.close()
 
 
 @pytest.fixture
