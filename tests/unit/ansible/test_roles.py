@@ -23,6 +23,11 @@ def load(*parts):
     return yaml.safe_load(path.read_text()) if path.exists() else {}
 
 
+def families_of(role):
+    """Files of variables that one family of distributions has for itself."""
+    return [path for path in (CHECKOUT / "roles" / role / "vars").glob("*.yml") if path.name != "main.yml"]
+
+
 def named_in_defaults(role):
     """Every variable of defaults/main.yml, the required ones being commented out."""
     text = (CHECKOUT / "roles" / role / "defaults" / "main.yml").read_text()
@@ -64,6 +69,12 @@ class TestARole:
 
     def test_pd_06_is_the_one_of_the_checkout(self, role, documented):
         assert documented[role]["path"] == str(CHECKOUT / "roles" / role)
+
+    def test_names_the_same_things_for_every_family_of_distributions(self, role):
+        families = {path.name: set(yaml.safe_load(path.read_text())) for path in families_of(role)}
+        assert len({frozenset(names) for names in families.values()}) <= 1, families
+        assert all(name.startswith(f"__{role}_") for names in families.values() for name in names)
+        assert not families or {"Debian.yml", "RedHat.yml"} <= set(families)
 
     def test_keeps_its_private_names_private(self, role):
         assert all(name.startswith(f"__{role}_") for name in load(role, "vars", "main.yml"))
