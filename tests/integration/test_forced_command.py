@@ -8,7 +8,7 @@ import pytest
 
 from rch.testing.lab_provision import provision
 
-pytestmark = pytest.mark.container
+pytestmark = [pytest.mark.container, pytest.mark.heavy]
 
 
 @pytest.fixture(scope="module")
