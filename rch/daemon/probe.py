@@ -30,7 +30,7 @@ def probe(member: Member, places: Places, client: str) -> dict[str, Any]:
         try:
             result["control"] = _timed(lambda: _control(executor, result))
             if result["control"]["ok"]:
-                result["bulk"] = _timed(lambda: _bulk(executor, directory))
+                result["bulk"] = _timed(lambda: probe_bulk(executor, directory))
             else:
                 result["bulk"] = {"ok": False, "error": "not tried: no control plane", "hint": ""}
         finally:
@@ -70,7 +70,7 @@ def _control(executor: Executor, result: dict[str, Any]) -> None:
         result["facts"] = facts
 
 
-def _bulk(executor: Executor, directory: str) -> None:
+def probe_bulk(executor: Executor, directory: str) -> None:
     """Send one small file, fetch it back and have it removed: a listed file that is gone here goes there."""
     source, back = os.path.join(directory, "out"), os.path.join(directory, "back")
     os.mkdir(source)

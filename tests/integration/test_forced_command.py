@@ -1,64 +1,73 @@
-"""rch works through the forced command: both planes, a build, its products. What it refuses: molecule/worker_base."""
+"""rch's own connections get through the forced command on a real sshd; what it refuses: molecule/worker_base."""
 
-import json
 import os
-import subprocess
+import shlex
+from pathlib import Path
 
+import jinja2
 import pytest
 
-from rch.testing.lab_provision import provision
+from rch.daemon.probe import probe_bulk
+from rch.execute.ssh import SshExecutor
+from rch.fleet import load_registry
+from rch.testing.lab import EmbeddedLab, system_python, write_private
+from rch.worker.build import build
 
-pytestmark = [pytest.mark.container, pytest.mark.heavy]
+TEMPLATE = Path(__file__).resolve().parents[2] / "roles" / "worker_base" / "templates" / "forced-command.j2"
+
+pytestmark = pytest.mark.sshd
 
 
 @pytest.fixture(scope="module")
-def forced(container_lab):
-    """The container worker with the forced command, and without it again."""
-
-    def set_to(value):
-        return provision(
-            container_lab.inventory,
-            scratch=container_lab.directory,
-            state_dir=container_lab.state_dir,
-            arguments=("--tags", "worker_base", "--extra-vars", json.dumps({"worker_base_forced_command": value})),
+def forced(lab_place):
+    """An embedded worker, with rch-wkr and nothing else, whose key has the forced command."""
+    lab = EmbeddedLab(os.path.join(lab_place, "emb-forced"))
+    lab.up(with_roles=False)
+    try:
+        worker = lab.worker
+        os.makedirs(f"{worker.cache_dir}/bin", mode=0o700)
+        build(f"{worker.cache_dir}/bin/rch-wkr")
+        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # no HTML
+        environment.filters |= {"comment": lambda text: f"# {text}", "quote": shlex.quote}
+        gate = Path(lab.directory, "forced-command")
+        gate.write_text(
+            environment.from_string(TEMPLATE.read_text()).render(
+                ansible_managed="by Ansible",
+                worker_base_user=worker.user,
+                worker_base_cache_dir=worker.cache_dir,
+                worker_base_python=system_python(),
+            )
         )
-
-    set_to(True)
-    yield container_lab
-    set_to(False)
+        gate.chmod(0o755)
+        key = Path(f"{worker.client_key}.pub").read_text()
+        write_private(f"{worker.keys}/authorized_keys", f'command="{gate}" {key}')
+        yield lab
+    finally:
+        lab.down()
 
 
 @pytest.fixture
-def state(forced, new_state):
-    return new_state(forced)
+def executor(forced, tmp_path):
+    worker = load_registry(forced.state_dir, forced.inventory).workers["lab1"]
+    made = SshExecutor(worker, run_dir=str(tmp_path), client="test")
+    yield made
+    made.close()
 
 
 def test_a_shell_is_refused(forced):
-    words = forced.worker.ssh_command("id", user="rch")
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
-    assert done.returncode == 126
-    assert done.stdout == b""
+    done = forced.worker.run("id")
+    assert (done.returncode, done.stdout) == (126, b"")
 
 
-def test_a_probe_goes_through_on_both_planes_and_leaves_nothing(state, forced):
-    done = state.run("rch", "workers", "probe", forced.worker.name, "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert b'"ok": false' not in done.stdout
-    left = forced.worker.run("sh", "-c", "ls -d /home/rch/.rch/probe-* /home/rch/.rch/caches/probe-*")
-    assert left.stdout == b""
+def test_the_control_channel_gets_through(executor):
+    hello = executor.connect()
+    assert hello.slots_total >= 1
+    assert executor.request("health").fields["ok"] is True
 
 
-def test_a_build_goes_through_with_a_file_that_only_rsync_carries(state, tmp_path):
-    project = tmp_path / "app"
-    (project / "src").mkdir(parents=True)
-    (project / "Cargo.toml").write_text('[package]\nname = "app"\nversion = "0.1.0"\nedition = "2021"\n')
-    big = os.urandom(3 << 20)  # more than travels inside a request (1 MiB)
-    (project / "big.bin").write_bytes(big)
-    (project / "src" / "main.rs").write_text(
-        'static BIG: &[u8] = include_bytes!("../big.bin");\nfn main() { println!("{}", BIG.len()); }\n'
-    )
-    done = state.exec("cargo", "build", cwd=project, options=("--require-remote",), timeout_s=240)
-    assert done.returncode == 0, done.stderr
-    made = project / "target" / "debug" / "app"
-    assert big in made.read_bytes()
-    assert subprocess.run([made], capture_output=True, timeout=60, check=True).stdout == b"3145728\n"
+def test_rsync_gets_through_both_ways_and_leaves_nothing(executor, forced, tmp_path):
+    executor.connect()
+    place = tmp_path / "bulk"
+    place.mkdir()
+    probe_bulk(executor, str(place))
+    assert os.listdir(f"{forced.worker.cache_dir}/caches") == []
