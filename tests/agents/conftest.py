@@ -64,4 +64,5 @@ class Scene:
 
 @pytest.fixture
 def scene(rch_state, clis, project_copy):
-    return lambda name: Scene(rch_state, clis, project_copy("hello-c"), name)
+    project = project_copy("hello-c")
+    return lambda name: Scene(rch_state, clis, project, name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import stat
 import time
 from pathlib import Path
@@ -266,3 +267,20 @@ class TestClaude:
         assert json.loads((tmp_path / "seen").read_text())["tool_input"]["command"] == LINE
         assert here.jobs() == []
         assert not os.path.exists(os.path.join(here.crate, "hello"))
+
+    def test_by_its_http_hook_starts_no_process_and_offloads(self, scene):
+        here = scene("claude")
+        allow_everything(here)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        here.rch("config", "set", "interception.http_hook_port", str(port))
+        here.rch("daemon", "start")
+        here.rch("hook", "install", "--no-shims", "--http", "claude")
+        os.unlink(f"{here.state.state_dir}/hooks/rch-hook")  # nobody needs it
+        here.agent.env["RCH_TOKEN"] = Path(here.state.state_dir, "token").read_text().strip()
+        expected = here.local_result(LINE)
+        assert output_of(play(here)) == expected.strip()
+        (job,) = here.jobs()
+        assert job["worker"] == here.state.lab.worker.name
+        assert is_built(here)
