@@ -158,7 +158,7 @@ def test(*, agents: tuple[str, ...]) -> int:
 def _http_port() -> int:
     port = load().interception.http_hook_port
     if not port:
-        hint = "rch config set interception.http_hook_port 8431, then rch daemon restart"
+        hint = "rch config set --user interception.http_hook_port 8431, then rch daemon restart"
         raise UsageError("rchd listens on no port for Claude's http hook", what="--http", hint=hint)
     return port
 

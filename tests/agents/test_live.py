@@ -10,7 +10,6 @@ import os
 import re
 import socket
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +67,7 @@ def play(scene, line: str = LINE, **given) -> str:
 
 # What the harnesses put around a command's output.
 _FRAME = ("Process Group PGID:", "[System]", "Background PIDs:", "<untrusted_context>", "</untrusted_context>")
+_MODIFIED = re.compile(r"\s*\[System\] Tool input parameters were modified by a hook before execution\.")
 _TIMES = re.compile(r"(Wall time: |Chunk ID: |Process Group PGID: )\S+")
 
 
@@ -108,8 +108,8 @@ class TestTheWholeResult:
     @pytest.mark.parametrize(
         "line",
         [
-            "cd crate && make all",
-            "cd crate && echo 'int x = ;' >>greet.c && make 2>&1",
+            "cd crate && make",
+            "cd crate && make -s && echo 'int x = ;' >>greet.c && make 2>&1",
             "cd crate; make -s; ./hello; exit 3",
         ],
         ids=["green", "red", "status"],
@@ -125,10 +125,9 @@ class TestTheWholeResult:
             shown = play(here, line)
             results.append(_TIMES.sub(r"\1N", shown.replace(here.agent.project, "P").replace(here.agent.home, "H")))
             if how is way:
-                assert [job["worker"] for job in here.jobs()] == [here.state.lab.worker.name]
+                assert {job["worker"] for job in here.jobs()} == {here.state.lab.worker.name}
             here.put_away()
-        modified = "\n[System] Tool input parameters were modified by a hook before execution."
-        assert results[1].replace(modified, "") == results[0]
+        assert _MODIFIED.sub("", results[1]).strip() == results[0].strip()
 
 
 @pytest.mark.heavy
@@ -241,12 +240,12 @@ class TestClaude:
         here = scene("claude")
         allow_everything(here)
         way(here)
-        Path(here.crate, "Makefile").write_text("all:\n\t@echo begun; sleep 90; echo ended\n")
+        Path(here.crate, "Makefile").write_text("all:\n\t@echo begun; sleep 20; echo ended\n")
         here.rch("daemon", "start")
-        begun = time.monotonic()
-        shown = play(here, "cd crate && make", timeout=4000)
-        assert time.monotonic() - begun < 80  # the two minutes of an unset limit, or ours of ten, would be later
-        assert "ended" not in shown
+        # Claude puts what takes longer into the background, and tells its model twice.
+        with FakeModel(("cd crate && make", {"timeout": 4000})) as model:
+            here.agent.run(model)
+        assert "within its 4s timeout" in model.results[0]
         (job,) = here.jobs()
         assert job["worker"] == here.state.lab.worker.name
 
@@ -274,7 +273,9 @@ class TestClaude:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        here.rch("config", "set", "interception.http_hook_port", str(port))
+        config = Path(here.state.environment["XDG_CONFIG_HOME"], "rch", "config.toml")
+        config.parent.mkdir()
+        config.write_text(f"[interception]\nhttp_hook_port = {port}\n")
         here.rch("daemon", "start")
         here.rch("hook", "install", "--no-shims", "--http", "claude")
         os.unlink(f"{here.state.state_dir}/hooks/rch-hook")  # nobody needs it
