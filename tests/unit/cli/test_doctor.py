@@ -143,6 +143,18 @@ class TestTheInventory:
         shell("doctor", "--no-workers", "--fix", RCH_ON_WORKER="1")
         assert "registry" not in here(shell)
 
+    def test_without_workers_names_hosts_that_could_be_asked_unless_that_is_switched_off(self, shell: Any) -> None:
+        (shell.home / ".ssh").mkdir()
+        (shell.home / ".ssh/config").write_text("Host css\n")
+        row = here(shell)["inventory"]
+        assert row["status"] == WARN
+        assert row["finding"].endswith("has no workers; ~/.ssh/config and aliases know css")
+        assert row["remedy"] == "rch init"
+        assert shell("config", "set", "--user", "workers.discovery_enabled", "false").status == 0
+        row = here(shell)["inventory"]
+        assert row["finding"].endswith("has no workers")
+        assert row["remedy"] == "rch init NAME=USER@HOST"
+
     def test_a_key_that_is_missing_or_open_to_others_is_found(self, shell: Any) -> None:
         key = shell.home / "key"
         (shell.inventory / "hosts.yml").write_text(
