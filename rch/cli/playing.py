@@ -74,7 +74,7 @@ def play(
 
 def summary(outcome: Outcome) -> str:
     """``ansible-playbook site.yml  ████  4 hosts  ok=212 changed=96  2 m 41 s``."""
-    hosts = [name for name in outcome.hosts if name != "localhost"]
+    hosts = [name for name in outcome.hosts if name != "localhost"] or list(outcome.hosts)
     failed = outcome.count("failures") + outcome.count("dark")
     counts = f"ok={outcome.count('ok')} changed={outcome.count('changed')}" + (f" failed={failed}" if failed else "")
     noun = "host" if len(hosts) == 1 else "hosts"
