@@ -106,7 +106,7 @@ def _check_names(state: str, limit: Sequence[str], source: str) -> None:
 
 
 def _aloud(text: str) -> None:
-    print(printable(text), file=sys.stderr)
+    print(printable(text.replace("\r", "")), file=sys.stderr)  # Ansible writes to a terminal of the runner's
 
 
 @contextlib.contextmanager

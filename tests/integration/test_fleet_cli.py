@@ -162,7 +162,7 @@ class TestAFleetThatIsThere:
         plan = newcomer.rch("fleet", "plan")
         assert plan.returncode == 0, plan.stderr
         first, *_, last = plan.stdout.splitlines()
-        assert re.fullmatch(r"lab1  rch_worker  Switch to the version: .*bin/rch-wkr: state absent → link", first)
+        assert re.fullmatch(r"lab1 +rch_worker +Switch to the version: .*bin/rch-wkr: state absent → link", first)
         assert last == "1 of 1 host would change, nothing else. Apply with: rch fleet apply"
         assert not os.path.lexists(link)
         applied = newcomer.rch("fleet", "apply", "--json")

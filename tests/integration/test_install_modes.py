@@ -11,7 +11,7 @@ BIN = "/opt/rch/bin"
 def installed(machine):
     """A function that runs ``rch WORDS`` on a machine where ``pip install`` has been."""
     line = (
-        "ssh-keygen -A >/dev/null && apt-get -qq install -y python3-venv >/dev/null && python3 -m venv /opt/rch && "
+        "ssh-keygen -A >/dev/null && mkdir -p /run/sshd && apt-get -qq install -y python3-venv >/dev/null && python3 -m venv /opt/rch && "
         f"{BIN}/pip install --quiet --constraint constraints.txt . && cd / && {BIN}/rch --version"
     )
     status, said = machine(line)
