@@ -17,7 +17,7 @@ import pytest
 from rch.testing.lab import EmbeddedLab, stop_daemons
 from rch.testing.lab_provision import program
 
-pytestmark = [pytest.mark.sshd, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.sshd, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 class Terminal:
@@ -32,7 +32,7 @@ class Terminal:
         self.seen = ""
         self.answered = 0
 
-    def answer(self, question: str, text: str, timeout_s: float = 400) -> None:
+    def answer(self, question: str, text: str, timeout_s: float = 800) -> None:
         """Wait until *question* is asked, then type *text* and return."""
         until = time.monotonic() + timeout_s
         while question not in self.seen[self.answered :]:
@@ -40,7 +40,7 @@ class Terminal:
         self.answered = self.seen.index(question, self.answered) + len(question)
         os.write(self.master, text.encode() + b"\n")
 
-    def end(self, timeout_s: float = 400) -> int:
+    def end(self, timeout_s: float = 800) -> int:
         """The exit status, when everything was read."""
         until = time.monotonic() + timeout_s
         while self._read(until):
@@ -94,7 +94,7 @@ class Newcomer:
             "LC_ALL": "C.UTF-8",
         }
 
-    def rch(self, *words: str, timeout_s: float = 400) -> subprocess.CompletedProcess[str]:
+    def rch(self, *words: str, timeout_s: float = 800) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [program("rch"), *words], cwd=self.place, env=self.env, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=timeout_s, check=False,
@@ -123,6 +123,7 @@ def listed(newcomer: Newcomer) -> Newcomer:
     return newcomer
 
 
+@pytest.mark.heavy
 class TestTheGuidedPath:
     def test_leads_from_an_ssh_config_to_a_canary_that_was_built_there(self, newcomer: Newcomer) -> None:
         words = [program("rch"), "init", "-F", str(newcomer.ssh_config), "--embedded"]
@@ -153,6 +154,7 @@ class TestTheGuidedPath:
 
 
 class TestAFleetThatIsThere:
+    @pytest.mark.heavy
     def test_is_planned_and_then_brought_to_what_was_planned(self, listed: Newcomer) -> None:
         newcomer = listed
         link = os.path.join(newcomer.lab.worker.cache_dir, "bin/rch-wkr")

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def run(*words: str, cwd: Path, timeout_s: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*words: str, cwd: Path, timeout_s: float = 1000, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = ("PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "TMPDIR", "LANG")
     env = {name: value for name, value in os.environ.items() if name in kept or name.lower().endswith("proxy")}
     env |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
@@ -90,6 +90,7 @@ class TestTheInstalledWheel:
         for role in os.listdir(os.path.join(CHECKOUT, "roles")):
             assert f"rch.fleet.{role}" in listed
 
+    @pytest.mark.heavy
     def test_provisions_a_worker_and_builds_on_it(self, installed: Run, lab_place: str, tmp_path: Path) -> None:
         with BareLab(os.path.join(lab_place, "emb-wheel")) as lab:
             state = os.path.join(lab_place, "ws")
