@@ -183,8 +183,9 @@ class TestAFleetThatIsThere:
             newcomer.lab.worker.plug_in()
         assert applied.returncode == 5
         (line,) = [one for one in applied.stderr.splitlines() if one.startswith("rch: error")]
-        assert line.startswith("rch: error[Provisioning] lab1: cannot be reached: ")
-        assert line.endswith("next: ssh lab1, or take it out: rch workers remove lab1")
+        assert line.startswith("rch: error[Provisioning] lab1: lab1 does not answer (")
+        assert "Connection refused" in line
+        assert line.endswith("next: is it up, are ansible_host and ansible_port right")
         assert "Traceback" not in applied.stderr
 
     def test_names_the_line_of_a_mistake_before_anything_is_done(self, listed: Newcomer) -> None:
