@@ -72,6 +72,7 @@ def offload(order: Order, caller: Session, desk: Desk) -> None:
             for root in roots:
                 caller.prove(root.path)
             project = desk.project(order, kind, config)
+            caller.require_proved(project)
             running = desk.returning_requester(project, order, kind, caller) or start(
                 order, kind, project, segment, caller, desk, config
             )

@@ -45,7 +45,9 @@ class Order:
     words:    the build's own words, wrappers and assignments looked through; set by the decision.
     run:      what the job runs: argv, or for `cargo run` the build of it; set by the decision.
     received: when it arrived, seconds since the epoch.
-    spooled:  came through the spool: the caller may be confined, so its job gets no network.
+    confined: the caller is in a sandbox, or came through the spool and may be: nothing is started or read for it on the
+              word of its environment alone (lessons SE-08).
+    offline:  it has no network, or came through the spool and may have none: its job gets none.
     """
 
     argv: Argv
@@ -62,14 +64,15 @@ class Order:
     options: Options = field(default_factory=Options)
     attach_job: str = ""
     attach_offset: int = 0
-    spooled: bool = False
+    confined: bool = False
+    offline: bool = False
     words: Argv = field(default_factory=Argv)
     run: Argv = field(default_factory=Argv)
     version: str = ""
     received: float = field(default_factory=time.time)
 
 
-def parse_order(data: Mapping[str, Any], *, spooled: bool = False) -> Order:
+def parse_order(data: Mapping[str, Any], *, confined: bool = False, offline: bool = False) -> Order:
     """Check a request of the thin client. Raises UsageError naming the field that is off."""
 
     def whole(key: str, default: int = 0, top: int = 1 << 31) -> int:
@@ -125,6 +128,7 @@ def parse_order(data: Mapping[str, Any], *, spooled: bool = False) -> Order:
         ),
         attach_job=text(attach, "job"),
         attach_offset=offset,
-        spooled=spooled,
+        confined=confined,
+        offline=offline,
         version=text(data, "version"),
     )

@@ -13,6 +13,7 @@ from rch.client_frames import log_frames
 from rch.config.places import places
 from rch.daemon import places as rooms
 from rch.daemon.desk import Desk
+from rch.daemon.peer import Peer
 from rch.daemon.pool import Pool
 from rch.daemon.store import Store
 from rch.daemon.wire import Frame
@@ -109,7 +110,7 @@ class Station:
         """(status or None for a run here, caller) of a free command on the pinned worker."""
         return self.order(["sh", "-c", script], worker="mock", **options)
 
-    def order(self, argv, env=None, caller=None, **options):
+    def order(self, argv, env=None, caller=None, *, confined=False, **options):
         """(status or None for a run here, caller) of any command."""
         caller = caller or Caller()
         request = {
@@ -118,7 +119,7 @@ class Station:
             "gid": os.getgid(), "pid": 1, "options": options,
         }  # fmt: skip
         self.pool.member("mock").retry_at = 0.0  # a new command later: the next probe would be due
-        self.desk.serve(caller, request, spooled=False)
+        self.desk.serve(caller, request, Peer(confined=confined, offline=confined))
         if isinstance(caller, Leaver):
             return None, caller
         frame, fields = caller.last(Frame.EXIT, Frame.ERROR, Frame.LOCAL)

@@ -99,7 +99,8 @@ class Deliveries:
             extra_patterns=tuple(config.artifacts.extra_patterns),
             admit=admit,
             # Placed only in the directory that a caller has shown to be its own (SE-08), whatever lies there by now.
-            identity=next((c.proved[root.path] for c in running.callers if root.path in c.proved), None),
+            # Without one (rch fetch) it is the directory of which the job was made.
+            identity=next((c.proved[root.path] for c in running.callers if root.path in c.proved), manifest.identity),
         )
         record_placed(returned.placement, root, manifest, tree=tree, build=build)
         if scans:

@@ -26,6 +26,7 @@ from rch.daemon.joblog import JobLog
 from rch.daemon.leases import Lease, Leases, code_of
 from rch.daemon.local_runs import LocalRuns
 from rch.daemon.modes import Modes
+from rch.daemon.peer import Peer
 from rch.daemon.pool import Member, Pool
 from rch.daemon.portability import Portability, RedThere
 from rch.daemon.probe import probe
@@ -77,11 +78,11 @@ class Desk:
 
     # -- arrival ------------------------------------------------------------------------------------------------
 
-    def serve(self, transport: Transport, request: Mapping[str, Any], *, spooled: bool) -> None:
+    def serve(self, transport: Transport, request: Mapping[str, Any], peer: Peer) -> None:
         """One caller, from its request to its last frame. Runs in a thread of its own."""
         caller = Session(transport)
         try:
-            order = parse_order(request, spooled=spooled)
+            order = parse_order(request, confined=peer.confined, offline=peer.offline)
             self._compare(order, caller)
             self._adopted.wait(ADOPT_S)  # until then a job that is under way is not known
             if order.attach_job:

@@ -52,6 +52,7 @@ class Projects:
             uid=order.uid,
             rehash=order.options.no_cache,
             also=lambda root: shared_tree_paths(self._places.state, root),
+            confined=order.confined,
         )
 
 

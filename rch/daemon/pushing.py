@@ -238,12 +238,22 @@ class Pusher:
                 exists_here=here,
                 started=started,
                 reset=order.options.no_cache,
-                rescan=self._rescan(root.key, order, kind, config),
+                rescan=self._rescan(root, project.manifests[root.key], order, kind, config),
             )
         return pushed, started
 
-    def _rescan(self, key: str, order: Order, kind: Kind, config: Config) -> Callable[[], Manifest]:
-        return lambda: self._projects.project(order, kind, config).manifests[key]
+    def _rescan(self, root: Root, before: Manifest, order: Order, kind: Kind, config: Config) -> Callable[[], Manifest]:
+        def look_again() -> Manifest:
+            manifest = self._projects.project(order, kind, config).manifests.get(root.key)
+            if manifest is None or manifest.identity != before.identity:
+                raise NotOffloadable(
+                    f"{root.path} is not the directory any more that it was when the command started",
+                    code="path-not-proved",
+                    hint="run the command again",
+                )
+            return manifest
+
+        return look_again
 
     def _new_job(self, lease: Lease, order: Order, kind: Kind, project: Project) -> Job:
         return Job(

@@ -29,6 +29,7 @@ from rch.daemon.hooks import Hooks
 from rch.daemon.http_hook import HttpHook
 from rch.daemon.joblog import JobLog
 from rch.daemon.measure import Measurer
+from rch.daemon.peer import Peer, peer_of
 from rch.daemon.pool import Member, Pool
 from rch.daemon.spool import SpoolServer
 from rch.daemon.store import FINAL, Job, Store
@@ -243,6 +244,7 @@ class Rchd:
         return connection.recv(64, socket.MSG_PEEK)
 
     def _serve_exec(self, connection: socket.socket) -> None:
+        peer = peer_of(connection)
         transport = SocketTransport(connection)
         try:
             request = read_request(transport)
@@ -250,10 +252,10 @@ class Rchd:
             _log.info("request refused", why=str(error))
             transport.close()
             return
-        self.desk.serve(transport, request, spooled=False)
+        self.desk.serve(transport, request, peer)
 
     def _serve_spooled(self, transport: Transport, request: dict[str, Any]) -> None:
-        self.desk.serve(transport, request, spooled=True)
+        self.desk.serve(transport, request, Peer())
 
     # -- answers of the API (called in threads) -----------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from typing import Any
 from rch.daemon.wire import Frame, Transport
 from rch.errors import NotOffloadable
 from rch.paths import AbsPath
+from rch.project.model import Project
 
 PROOF_S = 5.0
 """A caller answers a request for proof at once; one that does not is not believed."""
@@ -83,7 +84,6 @@ class Session:
         Raises NotOffloadable ``path-not-proved``.
         """
         nonce = f".rch-proof-{secrets.token_hex(12)}"
-        path = os.path.join(root, nonce)
         self.say(Frame.PROVE, root=root, nonce=nonce)
         with self._state:
             self._state.wait_for(lambda: root in self._proofs or self.gone, PROOF_S)
@@ -95,8 +95,13 @@ class Session:
             why = f"the caller cannot write there ({str(proof['error'])[:100]})"
         else:
             try:
-                here = os.stat(root)
-                written = os.stat(path, follow_symlinks=False)
+                # One directory for both looks: a path could lead to another one in between.
+                fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    here = os.fstat(fd)
+                    written = os.stat(nonce, dir_fd=fd, follow_symlinks=False)
+                finally:
+                    os.close(fd)
             except OSError as error:
                 why = f"what the caller wrote is not to be seen from here ({error.strerror})"
             else:
@@ -108,6 +113,21 @@ class Session:
         if why:
             raise NotOffloadable(f"{root}: {why}", code="path-not-proved")
         self.proved[root] = (here.st_dev, here.st_ino)
+
+    def require_proved(self, project: Project) -> None:
+        """What was read for *project* is what this caller has shown to be its own, and nothing else.
+
+        The caller decides how long a proof takes, and may change meanwhile what a path, a link or a Makefile leads to.
+        Raises NotOffloadable ``path-not-proved``.
+        """
+        for root in project.roots:
+            shown = self.proved.get(root.path)
+            if shown is None or shown != project.manifests[root.key].identity:
+                raise NotOffloadable(
+                    f"{root.path} became part of the command, or another directory, while it was looked at",
+                    code="path-not-proved",
+                    hint="run the command again",
+                )
 
     def run_hook(self, name: str, command: str, cwd: str) -> str:
         """Have the caller run a configured command as its own child (coverage A-20); what went wrong, or ""."""

@@ -100,7 +100,7 @@ def wants_stdin(order: Order, kind: Kind) -> bool:
 
 def network_of(order: Order, config: Config) -> str:
     """A caller without network never gets one (lessons EX-10); one that came through the spool counts as such."""
-    return "none" if order.spooled or config.execution.network == "none" else "host"
+    return "none" if order.offline or config.execution.network == "none" else "host"
 
 
 def build_dir_policy(config: Config, kind: Kind) -> BuildDir:

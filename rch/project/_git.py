@@ -8,6 +8,7 @@ repository: optional locks are off, and commands that need an index work on a co
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -73,6 +74,55 @@ def checkout_above(path: str) -> Checkout | None:
         if parent == path:
             return None
         path = parent
+
+
+def strays_of(checkout: Checkout) -> str:
+    """A place of the repository that its working tree does not vouch for, or "".
+
+    Everything has to lie below the working tree, links resolved; or in a directory that names this working tree itself,
+    as git writes it down for a linked worktree and a submodule: nobody else can have done that.
+    """
+    places = [os.path.realpath(checkout.top)]
+    own, common = os.path.realpath(checkout.git_dir), os.path.realpath(checkout.common_dir)
+    if not is_below(own, places[0]):
+        if not _points_back(checkout) or not is_below(own, common):
+            return checkout.git_dir
+        places.append(common)
+    parts = [os.path.join(checkout.git_dir, name) for name in ("", "HEAD", "index", "config.worktree")]
+    parts += [
+        os.path.join(checkout.common_dir, name) for name in ("", "objects", "refs", "packed-refs", "config", "shallow")
+    ]
+    for objects in _object_stores(os.path.join(checkout.common_dir, "objects")):
+        parts += [objects, os.path.join(objects, "info", "alternates"), os.path.join(objects, "pack")]
+    real = (os.path.realpath(part) for part in parts)
+    return next((path for path in real if not any(is_below(path, place) for place in places)), "")
+
+
+def _object_stores(first: str) -> list[str]:
+    """*first* and every directory that it borrows objects from, directly or not."""
+    found: dict[str, None] = {first: None}
+    waiting = [first]
+    while waiting and len(found) < 64:
+        objects = waiting.pop()
+        with contextlib.suppress(OSError), open(os.path.join(objects, "info", "alternates"), "rb") as stream:
+            for line in stream.read(1 << 20).splitlines():
+                other = os.path.join(objects, os.fsdecode(line))
+                if line and other not in found:
+                    found[other] = None
+                    waiting.append(other)
+    return list(found)
+
+
+def _points_back(checkout: Checkout) -> bool:
+    """The git directory says itself that it is the one of this working tree."""
+    worktree = _first_line(os.path.join(checkout.git_dir, "gitdir"))
+    if worktree:
+        return os.path.realpath(os.path.join(checkout.git_dir, worktree)) == os.path.join(checkout.top, ".git")
+    try:
+        named = run_git(checkout, ("config", "--local", "--get", "core.worktree"), ok=(0, 1)).rstrip(b"\n")
+    except GitFailed:
+        return False
+    return bool(named) and os.path.realpath(os.path.join(checkout.git_dir, os.fsdecode(named))) == checkout.top
 
 
 def run_git(

@@ -39,20 +39,25 @@ def build_project(
     *,
     rehash: bool = False,
     also: Callable[[Root], Collection[str]] | None = None,
+    confined: bool = False,
 ) -> Project:
     """Everything one command needs from this machine, as it is now.
 
     argv:   the build's own words, the tool first. cwd, env: the caller's.
     rehash: read every file again (``--no-cache``).
     also:   per root: tree paths that a worker returned earlier; they belong to the manifest even if git ignores them.
+    confined: the caller is in a sandbox. What its environment names is started or read only where this process's own
+            environment has it too, and a repository has to lie in what the caller has shown (lessons SE-08).
     The roots are those of :func:`discover_roots` with the same arguments, or fewer: callers have proved those.
     Raises NotOffloadable with the code of what stands in the way.
     """
     found = discover_roots(argv, kind, cwd, env, settings, state_dir=state_dir, client_id=client_id, uid=uid)
+    if confined:
+        _check_places(kind, found, env)
     manifests: dict[str, Manifest] = {}
     for root in found.roots:
         extra = also(root) if also is not None else ()
-        manifests[root.key] = _manifest(root, found, kind, settings, state_dir, extra, rehash=rehash)
+        manifests[root.key] = _manifest(root, found, kind, settings, state_dir, extra, rehash=rehash, confined=confined)
     main = found.roots[0]
     tools = identify_tools(
         kind.tools,
@@ -60,6 +65,7 @@ def build_project(
         env,
         toolchain=named_places(argv, kind).toolchain,
         writable=[root.real for root in found.roots] + [os.path.realpath(cwd)],
+        confined=confined,
     )
     tool = family(kind)
     lock = _lock(found) if found.cargo else None
@@ -82,10 +88,50 @@ def build_project(
         fetch=fetch,
         fetch_stamp=stamp,
         cargo_home=cargo_home(env) if tool in ("cargo", "make", "ninja") else None,
-        cache_files=cargo_cache_files(main, env, lock) if lock else (),
+        cache_files=cargo_cache_files(main, env, lock) if lock and _may_offer(cargo_home, env, confined) else (),
         module_cache=modules,
-        module_files=golang.module_files(found.go, modules) if found.go and modules else (),
+        module_files=(
+            golang.module_files(found.go, modules)
+            if found.go and modules and _may_offer(golang.module_cache, env, confined)
+            else ()
+        ),
     )
+
+
+_Place = Callable[[Mapping[str, str]], AbsPath]
+
+
+def _is_own(place: _Place, env: Mapping[str, str]) -> bool:
+    """True if *place* is the same directory for the caller and for this process."""
+    return os.path.realpath(place(env)) == os.path.realpath(place(os.environ))
+
+
+def _may_offer(cache: _Place, env: Mapping[str, str], confined: bool) -> bool:
+    """May the crates or modules in the caller's *cache* go into the one that all jobs of a worker share?
+
+    They are taken there for what they are called, so a sandbox's own ones would be built into other projects.
+    """
+    return not confined or _is_own(cache, env)
+
+
+def _check_places(kind: Kind, found: Discovery, env: Mapping[str, str]) -> None:
+    """A caller in a sandbox may name any directory; its files are read for it only where it has shown that it may.
+
+    Raises NotOffloadable ``path-not-proved``.
+    """
+    places: dict[str, _Place] = {}
+    if "rust" in kind.tools or found.cargo:
+        places |= {"CARGO_HOME": cargo_home, "RUSTUP_HOME": rustup_home}
+    if found.go:
+        places |= {"GOMODCACHE": golang.module_cache}
+    for name, place in places.items():
+        theirs = place(env)
+        if not _is_own(place, env) and found.root_of(os.path.realpath(theirs)) is None:
+            raise NotOffloadable(
+                f"{name} is {theirs} in the caller's sandbox and {place(os.environ)} for rchd",
+                code="path-not-proved",
+                hint=f"leave {name} as it is outside the sandbox, or put it into the project",
+            )
 
 
 def _fetch(
@@ -121,6 +167,7 @@ def _manifest(
     also: Collection[str],
     *,
     rehash: bool,
+    confined: bool,
 ) -> Manifest:
     rules = ManifestRules.of(settings, required=found.required.get(root.key, ()))
     rules = dataclasses.replace(rules, force_include=(*rules.force_include, *found.installed))
@@ -137,7 +184,7 @@ def _manifest(
             code="path-not-proved",
             hint="run the command again",
         )
-    overlay = git_overlay(root, settings.git, state_dir, listing.checkouts)
+    overlay = git_overlay(root, settings.git, state_dir, listing.checkouts, confined=confined)
     manifest = manifest_of(root, listing, kind, rules, cache, rehash=rehash, overlay=overlay)
     cache.release()
     return manifest

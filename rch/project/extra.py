@@ -32,6 +32,7 @@ def extra_files(paths: Iterable[str]) -> tuple[ExtraFile, ...]:
         try:
             with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
                 status = os.fstat(stream.fileno())
+                real = os.readlink(f"/proc/self/fd/{stream.fileno()}")
                 content = stream.read(_LIMIT + 1) if stat.S_ISREG(status.st_mode) else b""
         except FileNotFoundError:
             continue
@@ -41,7 +42,9 @@ def extra_files(paths: Iterable[str]) -> tuple[ExtraFile, ...]:
             raise NotOffloadable(f"{path} cannot be read", code="missing-input", hint=f"ls -l {path}") from error
         if not stat.S_ISREG(status.st_mode):
             continue
-        if os.path.basename(path) not in _NAMES or len(content) > _LIMIT:
+        name = os.path.basename(path)
+        # A link may lead to a file of the same name (dot files kept elsewhere), not to whatever a repository names.
+        if name not in _NAMES or os.path.basename(real) != name or len(content) > _LIMIT:
             raise NotOffloadable(
                 f"{path} is read by the command and is not sent", code="missing-input", hint="move it into the project"
             )

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 from rch.errors import NotOffloadable
 from rch.paths import AbsPath, RelPath, is_below
-from rch.project._git import Checkout, GitFailed, checkout_above, checkout_at, run_git
+from rch.project._git import Checkout, GitFailed, checkout_above, checkout_at, run_git, strays_of
 from rch.project._gitindex import OddIndex, portable_index
 from rch.project.model import Root
 from rch.worker.protocol import Entry, hash_bytes, hash_stream, path_bytes
@@ -49,11 +50,14 @@ class Overlay(NamedTuple):
     sources: dict[str, AbsPath]
 
 
-def git_overlay(root: Root, policy: str, state_dir: AbsPath, checkouts: Sequence[RelPath] = ()) -> Overlay:
+def git_overlay(
+    root: Root, policy: str, state_dir: AbsPath, checkouts: Sequence[RelPath] = (), *, confined: bool = False
+) -> Overlay:
     """The made-up ``.git`` directories of *root*.
 
     policy:    "head", "none" (empty answer) or "full" (the real one without credentials, hooks and logs).
     checkouts: directories below the root that are checkouts of their own, from the listing.
+    confined:  refuse (``path-not-proved``) a repository whose data lie where the caller may not be able to read.
     Outside a repository the answer is empty: git says there what it says here. Raises NotOffloadable
     ``missing-input`` for a repository that git cannot read.
     """
@@ -69,6 +73,12 @@ def git_overlay(root: Root, policy: str, state_dir: AbsPath, checkouts: Sequence
     for path, checkout in units:
         if checkout is None:
             continue
+        if confined and (strays := strays_of(checkout)):
+            raise NotOffloadable(
+                f"{checkout.top} has its repository in {strays}, which a sandbox may keep from the caller",
+                code="path-not-proved",
+                hint='transfer.git = "none"',
+            )
         store = os.path.join(state_dir, "roots", root.key, "git", hash_bytes(path_bytes(path))[:16])
         top = os.path.join(root.real, path) if path else root.real
         try:
@@ -300,10 +310,17 @@ class _Unit:
 
     def _excludes(self) -> bytes:
         """info/exclude with the user's own file before it: HOME is another one in the job."""
-        named = self._git("config", "--type=path", "--get", "core.excludesFile", ok=(0, 1)).rstrip(b"\n")
+        asked = ("config", "--show-scope", "--type=path", "--get", "core.excludesFile")
+        scope, _, named = self._git(*asked, ok=(0, 1)).rstrip(b"\n").partition(b"\t")
         home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.environ.get("HOME", "/"), ".config")
         user = os.fsdecode(named) if named else os.path.join(home, "git", "ignore")
-        parts = [_read(user), _read(os.path.join(self._checkout.common_dir, "info", "exclude"))]
+        # What the repository itself names, or links to, is read only where it belongs to the repository: this process
+        # can read more than whoever wrote it, and what it reads goes to a worker.
+        own = (self._checkout.top, self._checkout.common_dir)
+        parts = [
+            _read(user) if scope in (b"", b"global", b"system") else _read_below(user, own),
+            _read_below(os.path.join(self._checkout.common_dir, "info", "exclude"), own),
+        ]
         return b"".join(part if part.endswith(b"\n") else part + b"\n" for part in parts if part)
 
     # transfer.git = full
@@ -419,6 +436,19 @@ def _read(path: str) -> bytes:
             return stream.read()
     except OSError:
         return b""
+
+
+def _read_below(path: str, places: Sequence[str]) -> bytes:
+    """As :func:`_read`; nothing of a file that, links resolved, lies in none of *places*."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    with open(fd, "rb") as stream:
+        real = os.readlink(f"/proc/self/fd/{fd}")
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return b""
+        return stream.read() if any(is_below(real, os.path.realpath(place)) for place in places) else b""
 
 
 def _put(path: str, content: bytes) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from rch.errors import NotOffloadable
 from rch.paths import AbsPath, RelPath
 from rch.project._git import Checkout, GitFailed, checkout_above, checkout_at, finished, run_git, started
+from rch.project.beneath import Beneath
 from rch.project.ignore import Patterns
 from rch.project.never_send import is_never_entered, is_never_sent
 from rch.project.settings import OBJECT_PATTERNS, ManifestRules
@@ -168,8 +169,9 @@ class _Walk:
                 self._merge(_git_view(checkout, self._top, "", tracked_only=self._everything))
                 mode = _Mode.ALL if self._everything else _Mode.GIT
         stack = [("", mode)]
-        while stack:
-            self._visit(*stack.pop(), stack)
+        with opened(self._top) as tree:
+            while stack:
+                self._visit(tree, *stack.pop(), stack)
         self._add_parents()
         self.found.held_back.sort()
         self.found.left_out.sort()
@@ -181,56 +183,53 @@ class _Walk:
         self._ignored_dirs |= view.ignored_dirs
         self._above_tracked |= _parents(view.tracked)
 
-    def _visit(self, directory: str, mode: _Mode, stack: list[tuple[str, _Mode]]) -> None:
+    def _visit(self, tree: Beneath, directory: str, mode: _Mode, stack: list[tuple[str, _Mode]]) -> None:
         """Sort the names of *directory* ("" = the root) and put the directories to go on with on *stack*."""
         prefix = directory + "/" if directory else ""
         where = os.path.join(self._top, directory) if directory else self._top
         try:
-            handle = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            handle = tree.directory(directory)
         except PermissionError as error:
             raise unreadable(where) from error
         except OSError:
             return  # removed or replaced since its parent was read
-        try:
-            names = os.listdir(handle)
-            if ".git" in names:
-                names.remove(".git")
-                changed = self._enter_checkout(directory, mode) if directory else mode
-                if changed is None:
-                    return
-                mode = changed
-            if IGNORE_FILE in names:
-                self._read_rules(handle, where, prefix)
-            in_rch = directory == ".rch" or directory.endswith("/.rch")
-            # 50,000 times for 50,000 files: a call saved here is 5 ms each
-            lstat, tracked, files = os.stat, self.found.tracked, self.found.files
-            usual = not self._own_rules and not in_rch
-            for name in names:
-                try:
-                    status = lstat(name, dir_fd=handle, follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                path = prefix + name
-                kind = status.st_mode & 0o170000
-                if kind == stat.S_IFREG and usual and path in tracked:
+        names = os.listdir(handle)
+        if ".git" in names:
+            names.remove(".git")
+            changed = self._enter_checkout(directory, mode) if directory else mode
+            if changed is None:
+                return
+            mode = changed
+        if IGNORE_FILE in names:
+            self._read_rules(handle, where, prefix)
+        in_rch = directory == ".rch" or directory.endswith("/.rch")
+        # 50,000 times for 50,000 files: a call saved here is 5 ms each
+        lstat, tracked, files = os.stat, self.found.tracked, self.found.files
+        usual = not self._own_rules and not in_rch
+        for name in names:
+            try:
+                status = lstat(name, dir_fd=handle, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            path = prefix + name
+            kind = status.st_mode & 0o170000
+            if kind == stat.S_IFREG and usual and path in tracked:
+                files[path] = status
+            elif kind == stat.S_IFDIR:
+                if not in_rch:
+                    below = self._directory_mode(path, name, mode)
+                    if below is not None:
+                        stack.append((path, below))
+                        if below is not _Mode.ONLY or path in self._on_the_way or path in self._above_tracked:
+                            self.found.directories[path] = status
+                        else:
+                            self._passed_by = True
+            elif kind == stat.S_IFREG:
+                if self._travels(path, name, mode) and not (in_rch and not name.endswith(".toml")):
                     files[path] = status
-                elif kind == stat.S_IFDIR:
-                    if not in_rch:
-                        below = self._directory_mode(path, name, mode)
-                        if below is not None:
-                            stack.append((path, below))
-                            if below is not _Mode.ONLY or path in self._on_the_way or path in self._above_tracked:
-                                self.found.directories[path] = status
-                            else:
-                                self._passed_by = True
-                elif kind == stat.S_IFREG:
-                    if self._travels(path, name, mode) and not (in_rch and not name.endswith(".toml")):
-                        files[path] = status
-                elif kind == stat.S_IFLNK and self._travels(path, name, mode):
-                    self.found.links[path] = status
-                # sockets, FIFOs and devices are no inputs and cannot be sent
-        finally:
-            os.close(handle)
+            elif kind == stat.S_IFLNK and self._travels(path, name, mode):
+                self.found.links[path] = status
+            # sockets, FIFOs and devices are no inputs and cannot be sent
 
     def _directory_mode(self, path: str, name: str, mode: _Mode) -> _Mode | None:
         """How to go on below the directory *path*; None = not at all."""
@@ -344,6 +343,14 @@ def _parents(paths: Collection[str]) -> set[str]:
             found.add(parent)
             parent = parent.rpartition("/")[0]
     return found
+
+
+def opened(top: str) -> Beneath:
+    """The directory *top* (resolved). Raises NotOffloadable ``missing-input``."""
+    try:
+        return Beneath(top)
+    except OSError as error:
+        raise unreadable(top) from error
 
 
 def unreadable(path: str) -> NotOffloadable:

@@ -13,8 +13,9 @@ from rch.errors import NotOffloadable
 from rch.intercept.decision import Kind
 from rch.paths import AbsPath
 from rch.project._memory import uncollected
+from rch.project.beneath import Beneath, Blocked
 from rch.project.gitdir import Overlay
-from rch.project.listing import Listing, list_root, unreadable
+from rch.project.listing import Listing, list_root, opened, unreadable
 from rch.project.model import Manifest, Root
 from rch.project.settings import ManifestRules
 from rch.project.statcache import StatCache
@@ -81,7 +82,9 @@ def _manifest_of(
     _refuse_large(root, listing, kind, rules)
     if rehash:
         cache.forget_all()
-    entries = _file_entries(root.real, listing.files, cache)
+    with opened(root.real) as tree:
+        identity = tree.identity
+    entries = _file_entries(root.real, listing.files, cache, identity)
     cache.save(set(entries))
     for path, status in listing.links.items():
         try:
@@ -103,6 +106,7 @@ def _manifest_of(
         held_back=tuple(listing.held_back),
         left_out=tuple(listing.left_out),
         sources=sources,
+        identity=identity,
     )
 
 
@@ -131,7 +135,9 @@ def _refuse_large(root: Root, listing: Listing, kind: Kind, rules: ManifestRules
         )
 
 
-def _file_entries(top: str, files: Mapping[str, os.stat_result], cache: StatCache) -> dict[str, Entry]:
+def _file_entries(
+    top: str, files: Mapping[str, os.stat_result], cache: StatCache, identity: tuple[int, int]
+) -> dict[str, Entry]:
     """An entry for every file; those whose stat data are unknown are read by a few threads."""
     rows = cache.rows
     entries: dict[str, Entry] = {}
@@ -150,7 +156,7 @@ def _file_entries(top: str, files: Mapping[str, os.stat_result], cache: StatCach
             entries[path] = make(new, (path, "f", status.st_mode & 0o777, size, mtime_ns, row[4], None))
         else:
             unknown.append(path)
-    for path, read in _hash_all(top, unknown):
+    for path, read in _hash_all(top, unknown, identity):
         if read is None:
             continue  # removed since the walk
         status, content, read_ns = read
@@ -163,9 +169,16 @@ _Read = tuple[os.stat_result, str, int]
 """The state that was read, its hash, and when reading began (wall clock, ns)."""
 
 
-def _hash_all(top: str, paths: list[str]) -> Iterator[tuple[str, _Read | None]]:
+def _hash_all(top: str, paths: list[str], identity: tuple[int, int]) -> Iterator[tuple[str, _Read | None]]:
+    """What each of *paths* below the directory *top* holds. Who may write there may not read what lies elsewhere
+    through us (lessons SE-08): no link that comes into the way meanwhile is followed.
+    """
+
     def read_some(some: list[str]) -> list[tuple[str, _Read | None]]:
-        return [(path, read_file(os.path.join(top, path))) for path in some]
+        with opened(top) as tree:
+            if tree.identity != identity:
+                raise NotOffloadable(f"{top} was replaced while it was read", code="path-not-proved")
+            return [(path, _read_beneath(tree, path)) for path in some]
 
     if len(paths) < _CHUNK:  # starting threads costs more
         yield from read_some(paths)
@@ -176,16 +189,26 @@ def _hash_all(top: str, paths: list[str]) -> Iterator[tuple[str, _Read | None]]:
             yield from done
 
 
-def read_file(path: str) -> _Read | None:
+def _read_beneath(tree: Beneath, path: str) -> _Read | None:
+    try:
+        fd, name = tree.parent(path)
+    except Blocked:
+        return None  # a directory on the way was removed, or is a link now
+    return read_file(os.path.join(tree.top, path), name, fd)
+
+
+def read_file(path: str, name: str = "", directory: int | None = None) -> _Read | None:
     """Hash one regular file in a state that did not change while it was read; None if it is not there (any more).
 
     A file that never holds still is answered as last read: the re-check after the push sends it again or says
     ``unstable-snapshot``. Raises NotOffloadable ``missing-input`` where this user may not read.
+    name, directory: where to open it, if not at *path*: a name in an open directory.
     """
     read: _Read | None = None
     for _ in range(_SETTLE_TRIES):
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(name or path, flags, dir_fd=directory)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

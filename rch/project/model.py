@@ -40,6 +40,7 @@ class Manifest:
     left_out: tracked paths that ``.rchignore`` leaves out; directories end in "/".
     sources:  path -> file elsewhere that holds the content (the made-up ``.git`` of transfer.git = "head").
               Nothing below such a ``.git`` ever returns: the real one here is never touched.
+    identity: (device, inode) of the directory that was read.
     """
 
     entries: Mapping[str, Entry]
@@ -48,6 +49,7 @@ class Manifest:
     held_back: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     sources: Mapping[str, AbsPath] = field(default_factory=dict)
+    identity: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,12 @@ from rch.errors import NotOffloadable
 from rch.paths import AbsPath
 from rch.project.model import Tool, ToolIdentity
 from rch.project.places import is_system
-from rch.project.programs import ask, check_trusted, find_program, path_directories
+from rch.project.programs import ask, check_trusted, find_program, is_own, path_directories
 
 _Key = tuple[object, ...]
+_Check = Callable[[str], None]
+"""Raises for a program that must not be started."""
+
 _answers: dict[_Key, ToolIdentity] = {}
 _lock = threading.Lock()
 _KEPT = 256
@@ -33,24 +36,30 @@ def identify_tools(
     *,
     toolchain: str = "",
     writable: Sequence[str] = (),
+    confined: bool = False,
 ) -> tuple[ToolIdentity, ...]:
     """The identity of each of *tools* ("rust", "c", "go", "node") for a command started in *cwd* (real).
 
     toolchain: the name behind ``+`` in argv. writable: what the caller may write; nothing from there is started.
+    confined: nor anything else that is not this process's own, see :func:`rch.project.programs.is_own`.
     Raises NotOffloadable: ``capability-missing`` if the tool is not installed here, ``toolchain-mismatch`` if nothing
     certain can be said about it. A warm call starts no process.
     """
+
+    def check(program: str) -> None:
+        check_trusted(program, writable, confined=confined)
+
     found = []
     for name in tools:
         tool = Tool(name)
         if tool is Tool.RUST:
-            found.append(_rust(cwd, env, toolchain, writable))
+            found.append(_rust(cwd, env, toolchain, check))
         elif tool is Tool.C:
-            found.append(_c(env, writable))
+            found.append(_c(env, check, confined=confined))
         elif tool is Tool.GO:
-            found.append(_go(env, writable))
+            found.append(_go(env, check))
         else:
-            found.append(_node(env, writable))
+            found.append(_node(env, check))
     return tuple(found)
 
 
@@ -81,7 +90,7 @@ def _missing(program: str) -> NotOffloadable:
 # Rust
 
 
-def _rust(cwd: str, env: Mapping[str, str], toolchain: str, writable: Sequence[str]) -> ToolIdentity:
+def _rust(cwd: str, env: Mapping[str, str], toolchain: str, check: _Check) -> ToolIdentity:
     named = env.get("RUSTC", "")
     program = find_program(named if "/" in named else (named or "rustc"), env)
     if program is None:
@@ -96,7 +105,7 @@ def _rust(cwd: str, env: Mapping[str, str], toolchain: str, writable: Sequence[s
     else:
         compiler = program
         binds = _outside_system(os.path.dirname(os.path.dirname(os.path.realpath(program))))
-    check_trusted(compiler, writable)
+    check(compiler)
 
     def make() -> ToolIdentity:
         said = ask([compiler, "-vV"]).strip()
@@ -204,12 +213,14 @@ _PACKAGE_RECORDS = ("/var/lib/dpkg/status", "/var/lib/rpm/rpmdb.sqlite", "/lib/a
 _COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "clang++", "ld", "as")
 
 
-def _c(env: Mapping[str, str], writable: Sequence[str]) -> ToolIdentity:
+def _c(env: Mapping[str, str], check: _Check, *, confined: bool) -> ToolIdentity:
     """As the worker identifies its own compiler; kept until a compiler on PATH or the list of packages changes."""
     directories = path_directories(env)
     programs = [path for name in _COMPILERS if (path := find_program(name, env)) is not None]
     for program in programs:
-        check_trusted(program, writable)
+        check(program)
+    if confined:  # a program that appears in one of the others from now on is not looked for there
+        directories = [path for path in directories if is_own(path)]
 
     def make() -> ToolIdentity:
         from rch.worker.identity import c_identity
@@ -224,11 +235,11 @@ def _c(env: Mapping[str, str], writable: Sequence[str]) -> ToolIdentity:
     return _kept(("c", tuple(directories), stats), make)
 
 
-def _go(env: Mapping[str, str], writable: Sequence[str]) -> ToolIdentity:
+def _go(env: Mapping[str, str], check: _Check) -> ToolIdentity:
     program = find_program("go", env)
     if program is None:
         raise _missing("go")
-    check_trusted(program, writable)
+    check(program)
     goroot = env.get("GOROOT") or os.path.dirname(os.path.dirname(os.path.realpath(program)))
     binds = _outside_system(goroot, os.path.dirname(program))
 
@@ -239,11 +250,11 @@ def _go(env: Mapping[str, str], writable: Sequence[str]) -> ToolIdentity:
     return _kept(("go", binds, program, _stat_key(os.path.realpath(program))), make)
 
 
-def _node(env: Mapping[str, str], writable: Sequence[str]) -> ToolIdentity:
+def _node(env: Mapping[str, str], check: _Check) -> ToolIdentity:
     program = find_program("node", env)
     if program is None:
         raise _missing("node")
-    check_trusted(program, writable)
+    check(program)
     prefix = os.path.dirname(os.path.dirname(os.path.realpath(program)))
     binds = _outside_system(prefix, os.path.dirname(program))
 

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 
 from rch.paths import RelPath
-from rch.transfer._beneath import Beneath, Blocked
+from rch.project.beneath import Beneath, Blocked
 from rch.transfer._survey import matches
 from rch.transfer.journal import Journal, Step
 from rch.transfer.model import Conflict, ConflictKind, Placed, Placement, Stamp

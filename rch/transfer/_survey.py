@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from rch.paths import RelPath
-from rch.transfer._beneath import Beneath
+from rch.project.beneath import Beneath
 from rch.transfer.journal import Step
 from rch.transfer.model import Conflict, ConflictKind, Expected, Placing, Removal, ReturnPlan, Stamp
 from rch.transfer.snapshot import TICK_NS, hash_beneath, is_unchanged

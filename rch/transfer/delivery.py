@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from rch.errors import TransferFault, Unreachable
 from rch.execute.executor import Executor
 from rch.paths import AbsPath, RelPath
+from rch.project.beneath import Beneath
 from rch.project.model import Manifest, Root
-from rch.transfer._beneath import Beneath
 from rch.transfer._retry import with_retries
 from rch.transfer._steps import Hook, no_hook
 from rch.transfer.held import HeldIndex, remember_tree_paths

@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterator
 
 from rch.errors import DiskFull, TransferFault
 from rch.paths import AbsPath
+from rch.project.beneath import Beneath, Blocked, mount_id
 from rch.project.model import Root
-from rch.transfer._beneath import Beneath, Blocked, mount_id
 from rch.transfer._steps import (
     AREA_PREFIX,
     Hook,

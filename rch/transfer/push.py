@@ -14,8 +14,8 @@ from typing import Any
 from rch.errors import TransferFault, Unreachable, WorkerFault
 from rch.execute.executor import Executor
 from rch.paths import AbsPath
+from rch.project.beneath import Beneath
 from rch.project.model import Manifest, Root
-from rch.transfer._beneath import Beneath
 from rch.transfer._retry import with_retries
 from rch.transfer.held import HeldIndex
 from rch.transfer.model import Pushed, PushPlan

@@ -41,6 +41,7 @@ def remember_push(state_dir: AbsPath, job: str, root: Root, manifest: Manifest, 
         "paths": list(manifest.entries),
         "sources": dict(manifest.sources),
         "worker": held.worker,
+        "identity": manifest.identity,
     }
     write_atomically(os.path.join(directory, f"pushed-{root.key}"), json.dumps(data).encode("ascii"))
 
@@ -53,9 +54,16 @@ def recall_push(state_dir: AbsPath, job: str, root: Root) -> tuple[Manifest, Hel
             data = json.loads(stream.read())
         held = HeldIndex.load_from(os.path.join(directory, f"held-{root.key}"), root.key, data["worker"])
         entries = {path: held.entries[path] for path in data["paths"]}
+        identity = None if data["identity"] is None else (int(data["identity"][0]), int(data["identity"][1]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ProductsUnverified(
             f"what job {job} was given is not known here any more", hint="run the command again"
         ) from error
-    manifest = Manifest(entries=entries, digest=data["digest"], taken_ns=data["taken_ns"], sources=data["sources"])
+    manifest = Manifest(
+        entries=entries,
+        digest=data["digest"],
+        taken_ns=data["taken_ns"],
+        sources=data["sources"],
+        identity=identity,
+    )
     return manifest, held

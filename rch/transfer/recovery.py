@@ -7,7 +7,7 @@ import os
 import shutil
 
 from rch.paths import AbsPath
-from rch.transfer._beneath import Beneath
+from rch.project.beneath import Beneath
 from rch.transfer._steps import (
     Hook,
     clear_areas,

@@ -7,8 +7,8 @@ import os
 from stat import S_IFREG
 
 from rch.paths import RelPath
+from rch.project.beneath import Beneath
 from rch.project.model import Manifest, Root
-from rch.transfer._beneath import Beneath
 from rch.transfer.model import Stamp
 from rch.worker.protocol import Entry, hash_stream
 

@@ -20,8 +20,8 @@ from urllib.parse import quote
 from rch.errors import DiskFull, ProductsUnverified, TransferFault, Unreachable
 from rch.execute.executor import Executor
 from rch.paths import AbsPath
+from rch.project.beneath import Beneath
 from rch.project.model import Root
-from rch.transfer._beneath import Beneath
 from rch.transfer._files import make_private_dir
 from rch.transfer._retry import with_retries
 from rch.transfer.held import root_state

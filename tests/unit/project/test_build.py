@@ -173,3 +173,68 @@ class TestReasonCodes:
         folder = Path(rch.project.__file__).parent
         codes = {c for p in folder.glob("*.py") for c in re.findall(r'code="([a-z-]+)"', p.read_text())}
         assert codes and codes <= set(REASONS)
+
+
+class TestACallerInASandbox:
+    """Its environment may name any directory; nothing there is read or handed on, on that word alone."""
+
+    LOCK = """\
+[[package]]
+name = "dep"
+version = "1.0.0"
+source = "registry+https://github.com/rust-lang/crates.io-index"
+"""
+
+    @pytest.fixture
+    def crate(self, repo):
+        repo.write("Cargo.toml", '[package]\nname = "a"\nversion = "1.0.0"\n')
+        repo.write("Cargo.lock", self.LOCK)
+        repo.write("src/lib.rs", "")
+        repo.commit()
+        return repo
+
+    def test_se_08_cannot_put_a_crate_of_its_own_into_the_cache_of_all(self, crate, build):
+        crate.write("cargo/registry/cache/index/dep-1.0.0.crate", "evil")
+        env = {"CARGO_HOME": f"{crate.path}/cargo"}
+        assert build(CARGO, "cargo build", crate.path, env).cache_files
+        assert build(CARGO, "cargo build", crate.path, env, confined=True).cache_files == ()
+
+    def test_has_the_crates_of_the_users_own_cargo_home_sent(self, crate, build, home):
+        path = home / ".cargo/registry/cache/index/dep-1.0.0.crate"
+        path.parent.mkdir(parents=True)
+        path.write_text("good")
+        assert len(build(CARGO, "cargo build", crate.path, confined=True).cache_files) == 1
+
+    @pytest.mark.parametrize("name", ["CARGO_HOME", "RUSTUP_HOME"])
+    def test_se_08_cannot_have_another_directory_read_as_cargos(self, crate, build, tmp_path, name):
+        (tmp_path / "secret").mkdir()
+        (tmp_path / "secret/config.toml").write_text('api_key = "x"\n')
+        with pytest.raises(NotOffloadable) as caught:
+            build(CARGO, "cargo build", crate.path, {name: str(tmp_path / "secret")}, confined=True)
+        assert caught.value.code == "path-not-proved" and name in caught.value.message
+
+
+class TestAFileOutsideTheRoots:
+    def test_se_08_is_not_another_one_by_a_link(self, tree, build, home):
+        secret = home / ".ssh/id_ed25519"
+        secret.parent.mkdir()
+        secret.write_text("a key of the user\n")
+        tree.write("sub/.rch/config.toml", "")
+        tree.write("sub/Cargo.toml", '[package]\nname = "a"\nversion = "1.0.0"\n')
+        tree.write("sub/src/lib.rs", "")
+        tree.write("sub/rust-toolchain.toml", '[toolchain]\nchannel = "stable"\n')
+        (tree.path / "rust-toolchain").symlink_to(secret)
+        with pytest.raises(NotOffloadable) as caught:
+            build(CARGO, "cargo build", tree.path / "sub")
+        assert caught.value.code == "missing-input" and "rust-toolchain" in caught.value.message
+
+    def test_may_be_a_link_to_one_of_the_same_name(self, tree, build, home):
+        kept = home / "dotfiles/config.toml"
+        kept.parent.mkdir()
+        kept.write_text("[net]\nretry = 3\n")
+        (home / ".cargo").mkdir()
+        (home / ".cargo/config.toml").symlink_to(kept)
+        tree.write("Cargo.toml", '[package]\nname = "a"\nversion = "1.0.0"\n')
+        tree.write("src/lib.rs", "")
+        project = build(CARGO, "cargo build", tree.path)
+        assert [file.content for file in project.extra_files] == [kept.read_bytes()]

@@ -365,3 +365,105 @@ class TestOtherPolicies:
         with pytest.raises(NotOffloadable) as caught:
             full_manifest(history)
         assert caught.value.code == "missing-input" and str(history.path) in caught.value.message
+
+
+class TestARepositoryOfSomebodyElsesMaking:
+    """rchd can read more than whoever wrote the repository, and what it makes of it goes to a worker."""
+
+    @pytest.fixture
+    def secret(self, home):
+        path = home / ".ssh/id_ed25519"
+        path.parent.mkdir()
+        path.write_text("a key of the user\n")
+        return path
+
+    def travels(self, tree):
+        manifest = full_manifest(tree)
+        return b"".join(Path(source).read_bytes() for source in manifest.sources.values())
+
+    def test_se_08_has_no_file_read_that_its_configuration_names(self, history, secret):
+        history.git("config", "core.excludesFile", str(secret))
+        assert b"a key of the user" not in self.travels(history)
+
+    def test_se_08_has_no_file_read_that_an_included_configuration_names(self, history, secret):
+        history.write(".git/more", f"[core]\n\texcludesFile = {secret}\n")
+        history.git("config", "include.path", "more")
+        assert b"a key of the user" not in self.travels(history)
+
+    def test_se_08_has_no_file_read_that_its_exclude_file_leads_to(self, history, secret):
+        (history.path / ".git/info/exclude").unlink(missing_ok=True)
+        (history.path / ".git/info/exclude").symlink_to(secret)
+        assert b"a key of the user" not in self.travels(history)
+
+    def test_has_its_own_exclude_file_and_the_users_read(self, history, home):
+        history.write("ignored-here", "*.mine\n")
+        history.git("config", "core.excludesFile", str(history.path / "ignored-here"))
+        history.write(".git/info/exclude", "*.local\n")
+        assert b"*.mine\n*.local\n" in self.travels(history)
+        history.git("config", "--unset", "core.excludesFile")
+        (home / "mine").write_text("*.everywhere\n")
+        history.git("config", "--global", "core.excludesFile", "~/mine")
+        assert b"*.everywhere\n*.local\n" in self.travels(history)
+
+
+class TestARepositoryOfACallerInASandbox:
+    @pytest.fixture
+    def other(self, new_tree, tmp_path):
+        """Somebody's repository that the caller may not be able to read."""
+        tree = new_tree(tmp_path / "other")
+        tree.git("init", "-q")
+        tree.write("a", "x")
+        tree.commit("a word that nobody else has to know")
+        return tree
+
+    def overlay(self, tree):
+        return git_overlay(tree.root(), "head", tree.state, confined=True)
+
+    def refused(self, tree):
+        with pytest.raises(NotOffloadable) as caught:
+            self.overlay(tree)
+        return caught.value.code == "path-not-proved"
+
+    def test_se_08_is_not_another_one_by_a_file_that_points_there(self, other, tree):
+        tree.write(".git", f"gitdir: {other.path}/.git\n")
+        assert self.refused(tree)
+
+    @pytest.mark.parametrize("linked", ["HEAD", "objects", "refs", "packed-refs"])
+    def test_se_08_is_not_made_of_parts_of_another_one(self, other, tree, linked):
+        tree.git("init", "-q")
+        tree.write("a", "y")
+        tree.commit()
+        other.git("pack-refs", "--all")
+        part = tree.path / ".git" / linked
+        if part.exists():
+            part.rename(part.with_name("aside"))
+        part.symlink_to(other.path / ".git" / linked)
+        assert self.refused(tree)
+
+    @pytest.mark.parametrize("chain", [False, True])
+    def test_se_08_borrows_no_objects_of_another_one(self, other, tree, chain):
+        tree.git("init", "-q")
+        tree.write("a", "y")
+        tree.commit()
+        tree.write(".git/mine/info/alternates", f"{other.path}/.git/objects\n")
+        named = "../mine" if chain else f"{other.path}/.git/objects"
+        tree.write(".git/objects/info/alternates", f"{named}\n")
+        assert self.refused(tree)
+
+    def test_se_08_is_no_worktree_of_another_one_that_does_not_know_it(self, other, tree, tmp_path):
+        fake = tmp_path / "fake"
+        fake.mkdir()
+        (fake / "HEAD").write_text("ref: refs/heads/main\n")
+        (fake / "commondir").write_text(f"{other.path}/.git\n")
+        (fake / "gitdir").write_text(f"{tree.path}/.git\n")
+        tree.write(".git", f"gitdir: {fake}\n")
+        assert self.refused(tree)
+
+    def test_is_sent_when_it_lies_in_its_tree_and_as_a_worktree_or_a_submodule(self, other, tmp_path, new_tree):
+        assert self.overlay(other).entries
+        other.git("worktree", "add", "-q", str(tmp_path / "linked"), "-b", "side")
+        assert self.overlay(new_tree(tmp_path / "linked")).entries
+        outer = new_tree(tmp_path / "outer")
+        outer.git("init", "-q")
+        outer.git("submodule", "add", "-q", str(other.path), "sub/module")
+        assert self.overlay(new_tree(tmp_path / "outer/sub/module")).entries

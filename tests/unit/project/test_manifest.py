@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rch.errors import NotOffloadable
-from rch.project import stat_cache, tree_digest
+from rch.project import ManifestRules, stat_cache, tree_digest
+from rch.project.listing import list_root
+from rch.project.manifest import manifest_of
 from rch.toolchains import KINDS
 from rch.worker.protocol import Entry, hash_bytes
 
@@ -466,7 +468,7 @@ class TestTheStatCache:
         tree.manifest()
         read: list[str] = []
         real = module.read_file
-        monkeypatch.setattr(module, "read_file", lambda path: read.append(path) or real(path))
+        monkeypatch.setattr(module, "read_file", lambda path, *where: read.append(path) or real(path, *where))
         tree.manifest()
         assert read == []
         os.utime(tree.path / "f3")
@@ -549,3 +551,31 @@ class TestRandomTrees:
             )
             expected = not (dropped or parts[-1] in ("x.o", ".env"))
             assert (path in found) is expected, path
+
+
+class TestATreeThatIsChangedWhileItIsRead:
+    """Who may write the tree may not read by it what lies elsewhere."""
+
+    @pytest.fixture
+    def secret(self, tmp_path):
+        (tmp_path / "secret").mkdir()
+        (tmp_path / "secret/key").write_text("a key\n")
+        return tmp_path / "secret"
+
+    def swapped(self, tree, secret):
+        """``keys`` is a directory for the walk, and a link to *secret* from then on."""
+        tree.write("keys/key", "nothing\n")
+        listing = list_root(tree.real, ManifestRules(), ignored_inputs=False)
+        (tree.path / "keys").rename(tree.path.with_name("aside"))
+        (tree.path / "keys").symlink_to(secret)
+        root = tree.root()
+        return manifest_of(root, listing, CARGO, ManifestRules(), stat_cache(tree.state, root.key))
+
+    def test_se_08_has_no_file_read_through_a_link_that_came_into_the_way(self, tree, secret):
+        manifest = self.swapped(tree, secret)
+        assert "keys/key" not in manifest.entries
+
+    def test_says_which_directory_was_read(self, tree):
+        tree.write("a", "b")
+        status = os.stat(tree.path)
+        assert tree.manifest().identity == (status.st_dev, status.st_ino)

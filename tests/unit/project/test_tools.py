@@ -136,3 +136,52 @@ class TestPrograms:
 
     def test_te_02_a_kind_without_tools_asks_nobody(self, tree):
         assert identify_tools((), str(tree.path), {"PATH": "/nowhere"}) == ()
+
+
+class TestACallerInASandbox:
+    """It may write more than rchd can know: a cache, a further directory that its sandbox was given."""
+
+    @pytest.fixture(autouse=True)
+    def home_is_none_of_those_for_everybody(self, monkeypatch):
+        monkeypatch.setattr(programs_module, "_TEMPORARY", ())
+
+    def identify(self, tool, env, tree, **more):
+        return identify_tools((tool,), str(tree.path), env, writable=[str(tree.real)], confined=True, **more)
+
+    @pytest.mark.parametrize(("tool", "program"), [("rust", "rustc"), ("go", "go"), ("node", "node"), ("c", "gcc")])
+    def test_se_08_has_no_program_started_that_its_path_alone_names(self, tree, home, tmp_path, tool, program):
+        trap = home / ".cache/tools" / program
+        trap.parent.mkdir(parents=True)
+        trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/sprung\necho {program}\n")
+        trap.chmod(0o755)
+        env = {"PATH": f"{trap.parent}:/usr/bin:/bin", "HOME": str(home)}
+        with pytest.raises(NotOffloadable) as caught:
+            self.identify(tool, env, tree)
+        assert caught.value.code == "toolchain-mismatch" and str(trap) in caught.value.message
+        assert not (tmp_path / "sprung").exists()
+
+    def test_se_08_has_no_toolchain_started_from_a_rustup_home_of_its_own(self, tree, home, tmp_path):
+        compiler = home / "mine/toolchains/x/bin/rustc"
+        compiler.parent.mkdir(parents=True)
+        compiler.write_text(f"#!/bin/sh\ntouch {tmp_path}/sprung\necho rustc\n")
+        compiler.chmod(0o755)
+        (home / "mine/settings.toml").write_text('default_toolchain = "x"\n')
+        proxy = home / "bin/rustc"
+        proxy.parent.mkdir()
+        proxy.write_text("#!/bin/sh\n")
+        proxy.chmod(0o755)
+        os.link(proxy, home / "bin/rustup")
+        env = {"PATH": str(proxy.parent), "HOME": str(home), "RUSTUP_HOME": str(home / "mine")}
+        with pytest.raises(NotOffloadable) as caught:
+            self.identify("rust", env, tree)
+        assert caught.value.code == "toolchain-mismatch"
+        assert not (tmp_path / "sprung").exists()
+
+    def test_is_told_of_what_is_on_the_path_of_rchd_itself(self, tree, home, monkeypatch):
+        go = home / "sdk/go/bin/go"
+        go.parent.mkdir(parents=True)
+        go.write_text("#!/bin/sh\necho go version go1.24.1 linux/amd64\n")
+        go.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{go.parent}:{os.environ['PATH']}")
+        (found,) = self.identify("go", {"PATH": str(go.parent), "HOME": str(home)}, tree)
+        assert found.shown == "go version go1.24.1 linux/amd64"

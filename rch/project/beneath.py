@@ -30,6 +30,7 @@ class Beneath:
     """The tree below *top*; a context manager. Raises OSError when *top* cannot be opened or is a link itself."""
 
     def __init__(self, top: str) -> None:
+        self.top = top
         self.fd = os.open(top, _DIRECTORY)
         self._kept: OrderedDict[str, int] = OrderedDict()
 
@@ -55,22 +56,24 @@ class Beneath:
 
     def directory(self, path: str) -> int:
         """Descriptor of the directory *path* ("" is the top), valid until the next call. Raises Blocked."""
-        if not path:
-            return self.fd
-        found = self._kept.get(path)
-        if found is not None:
-            self._kept.move_to_end(path)
-            return found
-        head, _, name = path.rpartition("/")
-        try:
-            fd = os.open(name, _DIRECTORY, dir_fd=self.directory(head))
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                raise Blocked(error.errno, f"{path} is no directory here") from error
-            raise
-        self._kept[path] = fd
-        if len(self._kept) > _KEPT:
-            os.close(self._kept.popitem(last=False)[1])
+        missing: list[str] = []
+        at = path
+        while at and at not in self._kept:
+            missing.append(at)
+            at = at.rpartition("/")[0]
+        fd = self._kept[at] if at else self.fd
+        if at:
+            self._kept.move_to_end(at)
+        for below in reversed(missing):
+            try:
+                fd = os.open(below.rpartition("/")[2], _DIRECTORY, dir_fd=fd)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise Blocked(error.errno, f"{below} is no directory here") from error
+                raise
+            self._kept[below] = fd
+            if len(self._kept) > _KEPT:
+                os.close(self._kept.popitem(last=False)[1])
         return fd
 
     def parent(self, path: str) -> tuple[int, str]:
