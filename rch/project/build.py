@@ -146,6 +146,12 @@ def _fetch(
     if found.cargo:
         lock = _lock(found)
         steps = fetch_step(argv, lock)
+        if steps and found.cargo.config.steers:
+            raise NotOffloadable(
+                f"{found.cargo.config.steers} decides how crates are fetched, for a cache that other projects share",
+                code="missing-input",
+                hint="move it to the config.toml of CARGO_HOME",
+            )
         return steps, fetch_stamp(steps, lock, found.roots, manifests, tools, files, env) if steps else ""
     if found.go:
         steps = golang.fetch_step(found.go, argv)

@@ -23,6 +23,10 @@ _KEPT_FILES = 4096
 _DEPENDENCY_TABLES = (
     "dependencies", "dev-dependencies", "dev_dependencies", "build-dependencies", "build_dependencies",
 )  # fmt: skip
+_STEERS_FETCH = {
+    "registry": ("credential-provider", "global-credential-providers"),
+    "http": ("cainfo", "proxy-cainfo"),
+}
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,16 @@ class CargoConfig:
     files:      every file read, nearest first, includes behind the file that names them.
     target_dir: ``build.target-dir``; build_dir: ``build.build-dir`` ("" = not set; may hold {templates}).
     paths:      directories of ``paths``, ``[patch]`` and ``[source]`` tables.
+    steers:     "FILE: KEY" of the first key outside CARGO_HOME that names a program, or a certificate, for fetching.
+    named:      files that an include or ``--config`` names, other than from a file below CARGO_HOME.
     """
 
     files: tuple[AbsPath, ...] = ()
     target_dir: str = ""
     build_dir: str = ""
     paths: tuple[AbsPath, ...] = ()
+    steers: str = ""
+    named: tuple[AbsPath, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -317,9 +325,14 @@ def read_config(cwd: str, env: Mapping[str, str], words: tuple[str, ...] = ()) -
         else:
             path = os.path.realpath(os.path.join(cwd, word))
             found += _with_includes(path, os.path.dirname(path))
+    plain = {path for path, _ in config_files(cwd, env)}
     for path, base in config_files(cwd, env):
         found += _with_includes(path, base)
+    home = cargo_home(env)
+    theirs = [(path, content) for path, content, _ in found if not is_below(path, home)]
     return CargoConfig(
+        steers=next((f"{path or '--config'}: {key}" for path, content in theirs for key in _steering(content)), ""),
+        named=tuple(AbsPath(path) for path, _ in theirs if path and path not in plain),
         files=tuple(dict.fromkeys(AbsPath(path) for path, _, _ in found if path)),
         target_dir=_first_path(found, "target-dir"),
         build_dir=_first_path(found, "build-dir"),
@@ -376,6 +389,17 @@ def _with_includes(path: str, base: str, depth: int = 0) -> list[tuple[str, Mapp
             if os.path.isfile(where):
                 found += _with_includes(where, base, depth + 1)
     return found
+
+
+def _steering(content: Mapping[str, Any]) -> Iterator[str]:
+    """Keys of a configuration that decide which program fetches, or whom it believes."""
+    for table, names in _STEERS_FETCH.items():
+        yield from (f"{table}.{name}" for name in names if name in _table(content.get(table)))
+    if content.get("credential-alias"):
+        yield "credential-alias"
+    for name, registry in _table(content.get("registries")).items():
+        if "credential-provider" in _table(registry):
+            yield f"registries.{name}.credential-provider"
 
 
 def _first_path(found: list[tuple[str, Mapping[str, Any], str]], key: str) -> str:

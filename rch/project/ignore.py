@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from rch.worker.protocol import path_bytes
 
+_STAR = rb"[^/]*"
+_DIRECTORIES = rb"(?:.*/)?"
 _CLASSES = {
     b"alnum": rb"0-9A-Za-z",
     b"alpha": rb"A-Za-z",
@@ -108,10 +110,10 @@ def _translate(glob: bytes) -> bytes | None:
             if doubled and position == end:
                 out.append(rb".+" if start else rb".*")
             elif doubled and glob[position : position + 1] == b"/":
-                out.append(rb"(?:.*/)?")
+                out.append(_DIRECTORIES)
                 position += 1
             else:
-                out.append(rb"[^/]*")
+                out.append(_STAR)
         elif char == b"?":
             out.append(rb"[^/]")
             position += 1
@@ -129,7 +131,26 @@ def _translate(glob: bytes) -> bytes | None:
         else:
             out.append(re.escape(char))
             position += 1
-    return b"".join(out)
+    return b"".join(_decided(_decided(out, _STAR, rb"(?>[^/]*?%s)", _DIRECTORIES), _DIRECTORIES, rb"(?>(?:.*?/)??%s)"))
+
+
+def _decided(parts: list[bytes], wildcard: bytes, first: bytes, *further: bytes) -> list[bytes]:
+    """*parts* with every *wildcard* that another one (or of *further*) follows bound to the first place that fits.
+
+    What comes after can still be anything, so no other place could help; and a pattern of many wildcards, which anybody
+    may write into a repository, cannot keep the matcher busy for longer than the path is long.
+    """
+    out: list[bytes] = []
+    rest = list(parts)
+    while wildcard in rest:
+        start = rest.index(wildcard)
+        ends = [rest.index(other, start + 1) for other in (wildcard, *further) if other in rest[start + 1 :]]
+        if not ends:
+            break
+        out += rest[:start]
+        out.append(first % b"".join(rest[start + 1 : min(ends)]))
+        rest = rest[min(ends) :]
+    return out + rest
 
 
 def _bracket(glob: bytes, position: int) -> tuple[bytes, int] | None:

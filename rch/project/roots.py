@@ -349,6 +349,13 @@ class _Search:
         paths = [os.path.join(directory, name) for directory in _upwards(self._directory) for name in names]
         if self._cargo is not None:
             paths += self._cargo.config.files
+            for path in self._cargo.config.named:
+                if discovery.root_of(os.path.realpath(path)) is None:
+                    raise NotOffloadable(
+                        f"{path} is named by a configuration of the project and lies outside it",
+                        code="missing-input",
+                        hint="move it into the project",
+                    )
         outside = [path for path in paths if discovery.root_of(os.path.realpath(path)) is None]
         return extra_files(dict.fromkeys(outside))
 

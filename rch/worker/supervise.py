@@ -22,6 +22,7 @@ from rch.worker import _clock, _fetched
 from rch.worker._cgroup import JobGroup, job_group, oom_kills_of_machine
 from rch.worker._control import Control
 from rch.worker._feed import Feed
+from rch.worker._fetch_env import check_program, fetch_environment
 from rch.worker._jobdir import JobDir
 from rch.worker._launch import Launched, launch
 from rch.worker._locks import open_lock, try_lock
@@ -42,10 +43,6 @@ _STUCK_S = 3.0
 
 _FETCH_FDS = {"0": "null", "1": "pipe", "2": "same"}
 """A fetch step has no input; all it says counts as stderr."""
-
-_NO_PROJECT_CODE = {"RUSTC_WRAPPER": "", "RUSTC_WORKSPACE_WRAPPER": ""}
-"""cargo fetch asks the compiler for its version, by whatever the project's ``.cargo/config.toml`` names; a variable
-goes before that file. Nothing of a project may run where the caches are writable (lessons EX-10)."""
 
 _TIOCSIG = 0x40045436
 _TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP}
@@ -122,9 +119,11 @@ class Supervisor:
         self, spec: Spec, steps: Sequence[Step], env: Dict[str, str], cpus: List[int], shared: List[Place]
     ) -> Optional[Outcome]:
         """Run *steps*; how they failed, or None."""
-        env = {"RUSTC": "rustc", **env, **_NO_PROJECT_CODE}
+        mounts = job_mounts(spec, self.job.path, shared, fetching=True)
+        fixed = [mount for mount in mounts if mount.source not in {place.source for place in shared}]
+        env = fetch_environment(env, fixed)
         for step in steps:
-            mounts = job_mounts(spec, self.job.path, shared, fetching=True)
+            check_program(step.argv, fixed)
             with self._fetch_turn():
                 outcome = self._command(spec, step.argv, env, _FETCH_FDS, mounts, cpus, step.timeout_s, None)
                 if self._cancelled or outcome.wait_status != 0:

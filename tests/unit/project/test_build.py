@@ -214,6 +214,44 @@ source = "registry+https://github.com/rust-lang/crates.io-index"
         assert caught.value.code == "path-not-proved" and name in caught.value.message
 
 
+class TestCargosConfigurationOfAProject:
+    @pytest.fixture
+    def crate(self, repo):
+        repo.write("Cargo.toml", '[package]\nname = "a"\nversion = "1.0.0"\n')
+        repo.write("src/lib.rs", "")
+        return repo
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '[registry]\nglobal-credential-providers = ["./evil"]\n',
+            '[registries.theirs]\nindex = "sparse+http://127.0.0.1/"\ncredential-provider = ["./evil"]\n',
+            '[credential-alias]\na = ["./evil"]\n',
+            '[http]\nproxy = "http://127.0.0.1:1"\ncainfo = "evil.pem"\n',
+        ],
+    )
+    def test_ex_10_does_not_decide_how_the_cache_of_all_is_filled(self, crate, build, text):
+        crate.write(".cargo/config.toml", text)
+        with pytest.raises(NotOffloadable) as caught:
+            build(CARGO, "cargo build", crate.path)
+        assert caught.value.code == "missing-input" and ".cargo/config.toml: " in caught.value.message
+
+    def test_may_name_a_registry(self, crate, build):
+        crate.write(".cargo/config.toml", '[registries.ours]\nindex = "sparse+https://crates.example.org/"\n')
+        assert build(CARGO, "cargo build", crate.path).fetch
+
+    def test_se_08_has_no_file_sent_that_lies_elsewhere(self, crate, build, home):
+        (home / "app").mkdir()
+        (home / "app/config.toml").write_text('api_key = "x"\n')
+        crate.write(".cargo/config.toml", f'include = ["{home}/app/config.toml"]\n')
+        with pytest.raises(NotOffloadable) as caught:
+            build(CARGO, "cargo build", crate.path)
+        assert caught.value.code == "missing-input" and "app/config.toml" in caught.value.message
+        (crate.path / ".cargo/config.toml").unlink()
+        with pytest.raises(NotOffloadable):
+            build(CARGO, f"cargo build --config {home}/app/config.toml", crate.path)
+
+
 class TestAFileOutsideTheRoots:
     def test_se_08_is_not_another_one_by_a_link(self, tree, build, home):
         secret = home / ".ssh/id_ed25519"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,32 @@ class TestPatterns:
     def test_agree_with_git_on_anything(self, git_top, lines, paths):
         patterns = Patterns(lines)
         assert {path for path in paths if excluded(patterns, path)} == git_says(git_top, lines, paths)
+
+
+class TestAPatternOfManyWildcards:
+    """A repository brings its own patterns, and the matcher holds the interpreter while it thinks."""
+
+    @pytest.mark.parametrize(
+        ("line", "path"),
+        [
+            ("*a" * 24 + "b", "a" * 250),
+            ("**/a/" * 24 + "b", "a/" * 1000 + "c"),
+            ("**/*a*a*/" * 12 + "b", "aaaa/" * 400 + "c"),
+        ],
+    )
+    def test_is_told_from_a_path_at_once(self, line, path):
+        started = time.process_time()
+        assert Patterns([line]).verdict(path, is_dir=False) is None
+        assert time.process_time() - started < 10  # 24 nested searches would take longer than anybody lives
+
+    @pytest.mark.parametrize(
+        ("line", "path", "excluded"),
+        [
+            ("*a*b", "xaxab", True), ("*a*b*c", "abacbc", True), ("*ab*ab", "abab", True), ("*ab*ab", "aab", False),
+            ("*a/b*c", "xa/bc", True), ("*a/b*c", "xa/ya/bc", False), ("/**/a/**/b", "a/x/a/b", True),
+            ("**/a/**/a/b", "a/a/b", True), ("**/a/**/a/b", "a/b", False), ("**/*x*y/**/z", "q/axby/k/z", True),
+            ("**/*x*y/**/z", "q/axb/z", False), ("a*/**/*b", "a1/2/3b", True), ("*[ab]*[bc]", "xbxc", True),
+        ],
+    )  # fmt: skip
+    def test_says_what_it_always_said(self, line, path, excluded):
+        assert bool(Patterns([line]).verdict(path, is_dir=False)) is excluded

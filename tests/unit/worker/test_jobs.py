@@ -678,3 +678,28 @@ class TestFetch:
         worker.request("signal", {"job": job, "signal": "cancel"})
         result = worker.follow(job)
         assert (result.state, result.stdout) == ("killed", b"")
+
+    TRAP = "#!/bin/sh\necho evil > ~/.cargo/registry/x\n"
+
+    @pytest.mark.parametrize(
+        ("path", "program"),
+        [(f"{PATH}/bin:/usr/bin:/bin", "fetcher"), ("bin:/usr/bin:/bin", "fetcher"), (":/usr/bin", "fetcher"),
+         (f"/usr/../{PATH}/bin", "fetcher"), ("/proc/self/cwd/bin:/usr/bin", "fetcher"), ("/usr/bin", f"{PATH}/bin/fetcher")],
+    )  # fmt: skip
+    def test_ex_10_a_fetch_step_is_no_program_of_the_project(self, root, path, program):
+        root.sync(f("bin/fetcher", self.TRAP.encode(), mode=0o755), f("fetcher", self.TRAP.encode(), mode=0o755))
+        spec = {"cargo_home": "/home/caller/.cargo", "fetch": [{"argv": [program], "timeout_s": 60}]}
+        result = root.run("true", env={"PATH": path, "HOME": "/home/caller"}, **spec)
+        assert result.ending[2] == "setup"
+        assert not os.path.exists(os.path.join(root.worker.cache_dir, "caches", "cargo", "registry", "x"))
+
+    def test_ex_10_a_fetch_step_is_told_of_no_program_and_no_authority(self, worker, job):
+        told = {
+            "LD_LIBRARY_PATH": "/x", "GIT_SSH_COMMAND": "/x", "GOAUTH": "/x", "GOSUMDB": "x", "CARGO_HTTP_CAINFO": "/x",
+            "CARGO_REGISTRY_CREDENTIAL_PROVIDER": "/x", "RUSTC": "/x", "RUSTC_WRAPPER": "/x", "SSL_CERT_FILE": "/x",
+            "CARGO_REGISTRIES_OURS_INDEX": "kept", "GOPROXY": "kept", "HOME": "/home/caller", "PATH": "/usr/bin:/bin",
+        }  # fmt: skip
+        result = self.fetch(worker, job, "env", env=told)
+        seen = dict(line.partition("=")[::2] for line in result.stderr.decode().splitlines())
+        assert [name for name, value in seen.items() if value in ("/x", "x")] == []
+        assert (seen["GOPROXY"], seen["CARGO_REGISTRIES_OURS_INDEX"], seen["RUSTC"]) == ("kept", "kept", "rustc")
