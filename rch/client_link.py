@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import sys
 from time import monotonic, sleep
 
 from rch import client_frames as wire
@@ -23,6 +24,7 @@ ANSWER_S = 0.9
 """Seconds that rchd has to answer a connection; a caller is never kept longer by an rchd that hangs."""
 
 _READ = 256 * 1024
+_SO_PEERCRED = 17  # of Linux; struct ucred: pid, uid, gid
 _DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EAFNOSUPPORT)
 
 
@@ -140,6 +142,7 @@ def open_link(socket_path: str, run: str, request: bytes, spool_places: list[str
                 sleep(0.01)
         except OSError as error:
             return _open_spool(run, request, spool_places, denied=error.errno in _DENIED)
+        _refuse_strangers(sock, socket_path)
         fd = sock.detach()
     finally:
         sock.close()
@@ -171,6 +174,13 @@ def _connected(sock: socket.socket, path: str) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _refuse_strangers(sock: socket.socket, path: str) -> None:
+    """The caller's environment is for its own rchd, whoever may have made the directory first. Raises NoLink."""
+    uid = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, 12)[4:8], sys.byteorder)
+    if uid not in (os.getuid(), 0):
+        raise NoLink("refused", f"{path} is listened on by another user (uid {uid})")
 
 
 def _upgrade(link: Link, request: bytes) -> None:
@@ -213,6 +223,8 @@ def _open_spool(run: str, request: bytes, places: list[str], *, denied: bool) ->
     except OSError:  # ENXIO: nobody reads it
         raise absent from None
     try:
+        if os.fstat(announce).st_uid != os.getuid():
+            raise NoLink("refused", f"{spool_request(run)} is another user's")
         fds = meet(announce, request, places, ANSWER_S)
     except TimeoutError as error:
         raise NoLink("hung", f"rchd does not answer through the spool within {ANSWER_S} s ({error})") from None

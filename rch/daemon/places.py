@@ -15,10 +15,15 @@ _SOCKET_HINT = "rch config get daemon.socket_path, and name another"
 
 
 def make_directories(places: Places) -> None:
-    """Create what is missing, 0700; raises ConfigError when the socket's path would be too long."""
+    """Create what is missing, 0700; raises ConfigError for a socket's path that is too long or another user's place."""
     check_socket_path(places.socket)
     for path in (places.state, places.run, spool_dir(places), f"{places.state}/jobs", f"{places.state}/roots"):
         os.makedirs(path, mode=0o700, exist_ok=True)
+        owner = os.stat(path).st_uid
+        if owner != os.getuid():
+            raise ConfigError(
+                f"{path} belongs to another user (uid {owner})", hint="set RCH_STATE_DIR to a place of yours"
+            )
     os.chmod(places.run, 0o700)  # an existing run directory may have been made by something else
 
 

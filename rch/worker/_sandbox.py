@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from typing import Callable, List, NamedTuple, Optional, Sequence
 
 from rch.worker.spec import Place, Spec
@@ -14,6 +15,15 @@ _SECRET_FILES = ("/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-",
 _SECRET_DIRECTORIES = ("/etc/ssl/private", "/etc/sudoers.d")
 
 
+def _own_home() -> str:
+    """The account's home directory, if it is its own; "" for accounts that live in a directory of the system."""
+    try:
+        home = os.path.realpath(pwd.getpwuid(os.geteuid()).pw_dir)
+        return home if os.stat(home).st_uid == os.geteuid() != 0 else ""
+    except (KeyError, OSError):
+        return ""
+
+
 class Host(NamedTuple):
     """What has to be known of the worker's file system. Replaced in tests."""
 
@@ -23,6 +33,7 @@ class Host(NamedTuple):
     names: Callable[[str], Sequence[str]] = lambda path: sorted(os.listdir(path))
     real: Callable[[str], str] = os.path.realpath
     privileged: bool = os.geteuid() == 0
+    home: str = _own_home()
 
 
 class Mount(NamedTuple):
@@ -88,8 +99,9 @@ def bwrap_argv(spec: Spec, job: str, cache: str, mounts: Sequence[Mount], host: 
             argv += _system(path, [place for place in missing if _below(place, path)], host)
     argv += _etc(job, host, spec.network)
     argv += ["--proc", "/proc", "--dev", "/dev", "--dir", "/run", "--dir", "/var"]
-    if any(_below(cache, "/" + name) for name in SYSTEM):
-        argv += ["--tmpfs", cache]
+    for place in (host.home, cache):  # of the account, where it lives in a directory that jobs see
+        if any(_below(place, "/" + name) for name in SYSTEM):
+            argv += ["--tmpfs", place]
     for mount in mounts:
         argv += ["--bind" if mount.writable else "--ro-bind", mount.source, mount.path]
     argv += ["--remount-ro", "/"]

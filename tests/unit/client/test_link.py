@@ -20,10 +20,48 @@ from fake_rchd import FakeRchd, Peer
 
 from rch.client_link import NoLink, open_link
 from rch.client_paths import BadPlace, Traceless, path_without_shims, run_dir, socket_path, state_dir
+from rch.config.places import places
+from rch.daemon.places import make_directories
 from rch.daemon.spool import SpoolServer, open_spool
 from rch.daemon.wire import Frame, SocketTransport, WireError, read_request
+from rch.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
+
+
+STRANGER = """\
+import os, socket, sys
+one = socket.socket(socket.AF_UNIX)
+one.bind(sys.argv[1])
+os.setgid(65534); os.setuid(65534)
+one.listen(1)
+print("ready", flush=True)
+one.settimeout(60)
+connection, _ = one.accept()
+connection.settimeout(60)
+print(len(connection.recv(65536)), flush=True)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two users: CI is")
+class TestARunDirectoryOfAnotherUser:
+    def test_se_05_is_told_nothing_of_the_callers_environment(self, client):
+        run = client.state + "/run"
+        os.makedirs(run, mode=0o700)
+        words = [sys.executable, "-I", "-c", STRANGER, run + "/rchd.sock"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as stranger:
+            assert stranger.stdout is not None
+            assert stranger.stdout.readline() == b"ready\n"
+            result = client.run("--", "echo", "hi")
+            assert stranger.stdout.readline() == b"0\n"
+        assert (result.status, result.out) == (0, b"hi\n")
+        assert "another user (uid 65534)" in result.err
+
+    def test_se_05_is_no_place_for_rchd(self, client, tmp_path):
+        (tmp_path / "theirs").mkdir()
+        os.chown(tmp_path / "theirs", 65534, 65534)
+        with pytest.raises(ConfigError, match="another user"):
+            make_directories(places({"HOME": str(tmp_path), "RCH_STATE_DIR": str(tmp_path / "theirs")}))
 
 
 class TestAnRchdThatHangs:

@@ -109,6 +109,10 @@ class TestTheSandbox:
         assert argv[argv.index("--tmpfs") + 1] == "/opt/rch"
         assert "--tmpfs" not in argv_of(spec())
 
+    def test_ex_09_an_account_that_lives_in_opt_shows_nothing_of_its_home(self):
+        argv = argv_of(spec(), machine=host(home="/opt/account"))
+        assert argv[argv.index("--tmpfs") + 1] == "/opt/account"
+
     def test_parents_are_mounted_before_what_lies_in_them(self):
         roots = [{"key": "ab" * 16, "path": "/home/caller/p"}, {"key": "cd" * 16, "path": "/home/caller/p/vendor/dep"}]
         wanted = spec(roots=roots, cargo_home="/home/caller/.cargo", tmpdirs=["/tmp", "/home/caller/tmp"])
