@@ -8,7 +8,10 @@ import pytest
 from rch import errors
 
 CHECKOUT = Path(__file__).parents[3]
-PAGES = ["README.md", "CONTRIBUTING.md", "AGENTS.md", "CHANGELOG.md", "docs/adr/README.md", "examples/README.md"]
+PAGES = [
+    *("README.md", "CONTRIBUTING.md", "AGENTS.md", "CHANGELOG.md"),
+    *("docs/adr/README.md", "docs/security.md", "examples/README.md"),
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -30,6 +33,21 @@ class TestAPage:
             assert re.search(rf"^  {verb}\)$", dev, re.MULTILINE), verb
         for option in re.findall(r"\./dev test (--[a-z]+)", text):
             assert f"{option})" in dev
+
+
+class TestThePromisesOfSecurity:
+    ROWS = re.findall(
+        r"^\| (?!promise|who|---)(.+) \| (.+) \|$", (CHECKOUT / "docs/security.md").read_text(), re.MULTILINE
+    )
+
+    def test_are_each_guarded_by_a_test_that_is_there(self):
+        guarded = [(promise, tests) for promise, tests in self.ROWS if "`tests/" in tests]
+        assert len(guarded) > 10
+        for promise, tests in guarded:
+            named = re.findall(r"`(tests/[a-z_/.]+)` (Test[A-Za-z]+)", tests)
+            assert named, promise
+            for path, name in named:
+                assert f"class {name}:" in (CHECKOUT / path).read_text(), f"{path} {name}"
 
 
 class TestTheReadme:
