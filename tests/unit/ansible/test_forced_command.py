@@ -10,6 +10,8 @@ from pathlib import Path
 import jinja2
 import pytest
 
+from rch.testing.lab_provision import program
+
 TEMPLATE = Path(__file__).resolve().parents[3] / "roles" / "worker_base" / "templates" / "forced-command.j2"
 
 needs_sandbox = pytest.mark.skipif(
@@ -59,7 +61,7 @@ def served(cache):
 
 
 def test_is_a_sound_program(gate):
-    done = subprocess.run(["shellcheck", gate], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([program("shellcheck"), gate], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout
 
 
