@@ -39,9 +39,15 @@ printf '%s\n' "$call" >> "$CALLS"
 """
 # Programs called by a path are not found among the recorders, or would really run.
 _ABSOLUTE = re.compile(
-    r"(?:^|[\s;&|(])(?:/usr|/bin|/opt|~/|\$HOME/|\.{1,2}/(?:gradlew|mvnw|node_)|\.venv/|node_modules/)"
+    r"(?:^|[\s;&|(])(?:/usr|/bin|/opt|~/|\"?\$\{?HOME\}?\"?/|\.{1,2}/(?:gradlew|mvnw|node_)|\.venv/|node_modules/)"
 )
-_LINES = [golden for golden in load() if golden.offloads and not _ABSOLUTE.search(golden.line)]
+# What goes on behind the shell's back has not always called anybody yet when the shell ends, or is killed before.
+_UNWAITED = re.compile(r"&\s*\)|kill \$!")
+_LINES = [
+    golden
+    for golden in load()
+    if golden.offloads and not _ABSOLUTE.search(golden.line) and not _UNWAITED.search(golden.line)
+]
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ class TestTheWorkspace:
 
 def test_every_example_is_named_in_the_readme():
     table = (CHECKOUT / "examples/README.md").read_text()
-    for entry in os.scandir(CHECKOUT / "examples"):
+    for entry in (CHECKOUT / "examples").iterdir():
         if entry.is_dir():
             assert f"`{entry.name}`" in table
 
