@@ -67,7 +67,9 @@ def app(tmp_path, home):
         'package parts\n\nimport "testing"\n\nfunc TestName(t *testing.T) {\n\tif Name() != "gopher" {\n\t\tt.Fatal(Name())\n\t}\n}\n'
     )
     env = {name: value for name, value in os.environ.items() if not name.startswith("GO")} | {"HOME": home["HOME"]}
-    subprocess.run(["go", "mod", "tidy"], cwd=app, env=env, check=True, timeout=120)
+    # tidy alone leaves no .info in the cache, which the worker's `go mod download` would then look for in a proxy.
+    for words in ("tidy", "download"):
+        subprocess.run(["go", "mod", words], cwd=app, env=env, check=True, timeout=120)
     return app
 
 
@@ -108,8 +110,11 @@ class TestAModuleWithADependency:
         assert "ok  \texample.com/app/parts" in sent_out(rch_state, "go", "test", "./...", cwd=str(app), env=home)
         sent_out(rch_state, "go", "vet", "./...", cwd=str(app), env=home)
 
-    def test_stays_here_with_one_reason_when_a_module_is_nowhere(self, rch_state, app, home, proxy):
+    def test_stays_here_with_one_reason_when_a_module_is_nowhere(self, rch_state, embedded_worker, app, home, proxy):
         shutil.rmtree(Path(home["HOME"], "go"))
+        modules = os.path.join(embedded_worker.cache_dir, "caches", "go", "mod")  # earlier tests brought it there
+        subprocess.run(["chmod", "-R", "u+w", modules], check=False, timeout=60)
+        shutil.rmtree(modules, ignore_errors=True)
         hidden = proxy.rename(proxy.with_name("hidden"))
         done = rch_state.exec("go", "build", "./...", cwd=str(app), env={**home, "GOPROXY": "off"})
         assert done.returncode != 0
