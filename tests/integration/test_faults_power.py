@@ -14,7 +14,7 @@ from rch.testing.callers import alive, caller, jobs, rchd_pid, slots_used, token
 from rch.testing.lab import EmbeddedWorker
 from rch.testing.variants import own_cache
 
-LARGE = 96_000_000
+LARGE = 300_000_000
 """Bytes that take long enough on the way to be interrupted."""
 
 MOUNTS = pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is a loop mount and needs root; CI (root) runs it")
@@ -74,7 +74,15 @@ def rsync_of(state):
 
 def cut_during(state, worker):
     """Power off while a bulk transfer is under way: it waits until the power is off, however long that takes."""
-    until(lambda: rchd_pid(state) and rsync_of(state), "the transfer is under way", timeout_s=90)
+
+    def held():
+        """Stopped in the same breath in which it was seen: a quick one would be over."""
+        seen = rsync_of(state) if rchd_pid(state) else set()
+        for pid in seen:
+            os.kill(pid, signal.SIGSTOP)
+        return seen
+
+    until(held, "the transfer is under way", timeout_s=90)
     for number in (signal.SIGSTOP, signal.SIGCONT):
         for pid in rsync_of(state):
             os.kill(pid, number)
