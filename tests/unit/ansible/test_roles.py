@@ -105,6 +105,13 @@ class TestARole:
         page = (CHECKOUT / "roles" / role / "README.md").read_text()
         assert page == module.readme(role), "run: python docs/role_readmes.py"
 
+    def test_says_what_to_do_when_something_goes_wrong(self, role):
+        page = (CHECKOUT / "roles" / role / "TROUBLESHOOTING.md").read_text()
+        rows = [line.strip("|").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+        assert rows[0][0].strip() == "symptom"
+        assert len(rows) >= 3
+        assert all(len(cells) == 3 and all(cell.strip() for cell in cells) for cells in rows)
+
 
 class TestTheConfiguration:
     @pytest.fixture
