@@ -124,7 +124,7 @@ class Api:
             connection.close()
 
     def _broken(self, error: Exception) -> RchError:
-        why = str(error) or type(error).__name__
+        why = " ".join(printable(str(error)).split()) or type(error).__name__  # what listens may be anything
         return Unreachable(
             f"the connection to rchd broke: {why}", host="here", stage="request", hint="rch daemon status"
         )

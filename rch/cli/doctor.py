@@ -56,6 +56,7 @@ def doctor(*, fix: bool, no_workers: bool, directory: str | None) -> int:
 def examine(cwd: str, *, with_workers: bool) -> list[Check]:
     """All checks, in the order in which a person would look."""
     from rch.cli import checks_here as local
+    from rch.cli import checks_rchd as daemon
     from rch.cli.check import fail
     from rch.cli.checks_transfers import check_jobs
     from rch.cli.checks_workers import check_worker, probe_all, probe_here, tools_here
@@ -77,14 +78,17 @@ def examine(cwd: str, *, with_workers: bool) -> list[Check]:
     way = Api(socket_path, timeout_s=10.0)
     status = None
     if config is not None:
-        found, status = local.check_rchd(config, way, env)
+        found, status = daemon.check_rchd(config, way, env)
         checks += found
-    if status is not None:
-        checks += local.check_capacity(status)
-        checks += check_jobs(way, where.state, with_workers=with_workers)
     pid = status.get("pid") if status else None
-    checks += local.check_agent(env, pid if isinstance(pid, int) else None)
-    checks += local.check_unportable(where.state, way)
+    rchd_pid = pid if isinstance(pid, int) else None
+    if config is not None:
+        checks += daemon.check_port(config.metrics.prometheus_port, rchd_pid)
+    if status is not None:
+        checks += daemon.check_capacity(status)
+        checks += check_jobs(way, where.state, with_workers=with_workers)
+    checks += local.check_agent(env, rchd_pid)
+    checks += daemon.check_unportable(where.state, way)
     if with_workers and registry is not None and registry.workers:
         known = {str(worker.get("name")) for worker in (status or {}).get("workers", [])}
         alone = probe_here(where)

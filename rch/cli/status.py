@@ -42,6 +42,12 @@ def _once(said: Output, way: Api, *, workers: bool, jobs: bool, metrics: bool, c
         found = way.get("status")
     except NotRunning:
         found = None
+    if workers and found is not None:
+        from rch.cli.drift import drift_of_workers
+
+        names = [str(worker.get("name", "")) for worker in found.get("workers", [])]
+        drift = drift_of_workers(load().places.state, names, os.environ)
+        found = {**found, "workers": [{**w, "drift": drift.get(w.get("name"), [])} for w in found.get("workers", [])]}
     if said.json:
         document = {"running": True, **found} if found is not None else stopped_status()
         if clear:
@@ -49,12 +55,6 @@ def _once(said: Output, way: Api, *, workers: bool, jobs: bool, metrics: bool, c
         else:
             said.document(document)
         return 0 if found is not None else 1
-    if workers and found is not None:
-        from rch.cli.drift import drift_of_workers
-
-        names = [str(worker.get("name", "")) for worker in found.get("workers", [])]
-        drift = drift_of_workers(load().places.state, names, os.environ)
-        found = {**found, "workers": [{**w, "drift": drift.get(w.get("name"), [])} for w in found.get("workers", [])]}
     lines = tree(found, jobs_only=jobs and not workers, details=workers, metrics=metrics)
     if clear:
         click.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from rch import __version__
 from rch.cli.check import FAIL, OK, WARN, Check
 from rch.cli.checks_here import check_agent, check_programs, check_socket_path, check_state
+from rch.cli.checks_rchd import check_port
 from rch.cli.checks_workers import check_worker, probe_all
 from rch.config.places import places
 from rch.errors import Unreachable, VersionMismatch
@@ -114,7 +116,7 @@ class TestTheAgent:
         alive = socket.socket(socket.AF_UNIX)
         alive.bind(str(tmp_path / "alive.sock"))
         alive.listen()
-        monkeypatch.setattr(module, "_environment_of", lambda _: {"SSH_AUTH_SOCK": gone})
+        monkeypatch.setattr(module, "environment_of", lambda _: {"SSH_AUTH_SOCK": gone})
         found = {check.name: check for check in check_agent({"SSH_AUTH_SOCK": str(tmp_path / "alive.sock")}, 1)}
         assert found["ssh-agent"].status == OK
         assert found["ssh-agent-of-rchd"].remedy == "rch daemon restart"
@@ -197,6 +199,37 @@ class TestRchd:
             row = here(shell)["rchd"]
         assert row["status"] == FAIL
         assert row["remedy"].startswith(f"kill {os.getpid()}")
+
+    def test_whose_socket_another_program_holds_names_that_one(self, shell: Any) -> None:
+        shell.state.mkdir(mode=0o700)
+        (shell.state / "run").mkdir(mode=0o700)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(shell.state / "run/rchd.sock"))
+            other.listen()
+
+            def answer() -> None:
+                with other.accept()[0] as connection:
+                    connection.sendall(b"220 mail.example ESMTP\r\n")
+
+            thread = threading.Thread(target=answer, daemon=True)
+            thread.start()
+            row = here(shell)["rchd"]
+            thread.join(timeout=10)
+        assert row["status"] == FAIL
+        assert f"rchd.sock is held by pid {os.getpid()} (" in row["finding"]
+        assert row["remedy"] == f"kill {os.getpid()}; rch daemon start"
+
+    def test_whose_port_another_program_holds_names_that_one(self, shell: Any) -> None:
+        assert "port" not in here(shell)
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            assert shell("config", "set", "--user", "metrics.prometheus_port", str(port)).status == 0
+            row = here(shell)["port"]
+            assert row["status"] == FAIL
+            assert row["finding"].startswith(f"port {port} (metrics.prometheus_port) is held by pid {os.getpid()} (")
+            assert row["remedy"].startswith(f"kill {os.getpid()}, or rch config set ")
+            assert [check.status for check in check_port(port, os.getpid())] == [OK], "rchd's own"
+        assert here(shell)["port"]["status"] == OK
 
     def test_without_a_worker_that_can_take_a_job_names_each_with_its_reason(
         self, shell: Any, rchd: Any, make_worker: Any

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rch.cli.jobs import exit_status
+from rch.fleet.record import write_record
 from rch.worker.protocol import STREAM_MARK, STREAM_STDERR, STREAM_STDOUT, log_frame
 
 DOCUMENTED_JOB = [
@@ -81,6 +82,24 @@ class TestStatus:
         assert shell("status", "-j").out.splitlines()[:2][0] == "Active jobs"
         assert "j-a1: cargo build (css, 4 slots, " in shell("status", "--jobs").out
         assert "builds today: 12, 9 remote" in shell("status", "-m").out
+
+    def test_details_name_toolchains_that_drifted_from_the_lock(self, shell: Any, rchd: Any, make_worker: Any) -> None:
+        lock = shell.home / ".config/rch/toolchain.toml"
+        lock.parent.mkdir(parents=True)
+        lock.write_text('[rust]\nmethod = "none"\n[cpp]\ngcc_version = "14"\n')
+        facts = {"toolchains": {}, "programs": {"gcc": "gcc (Debian 12.2.0-14) 12.2.0"}}
+        write_record(shell.state, "css", json.dumps(facts).encode())
+        rchd.workers = [make_worker(), make_worker("yto")]
+        drift = "cpp: gcc 14 is wanted, has gcc (Debian 12.2.0-14) 12.2.0"
+        lines = [line.strip("│ ") for line in shell("status", "-w", PATH="/nowhere").out.splitlines()]
+        (found,) = [line for line in lines if line.startswith("drift: ")]
+        assert found == f"drift: {drift}; next: rch workers sync css"
+        assert lines.index(found) < next(i for i, line in enumerate(lines) if "yto" in line)
+        workers = shell("status", "-w", "--json", PATH="/nowhere").json["workers"]
+        assert [one["drift"] for one in workers] == [[drift], []]
+        assert "drift" not in shell("status").out
+        write_record(shell.state, "css", json.dumps({**facts, "programs": {"gcc": "gcc (GCC) 14.1.0"}}).encode())
+        assert "drift" not in shell("status", "-w", PATH="/nowhere").out
 
     def test_works_without_rchd_and_says_so_with_exit_1(self, shell: Any) -> None:
         ended = shell("status")
