@@ -147,3 +147,27 @@ class TestMissingPackages:
         assert done.returncode == 0, done.stdout
         assert "changed=0" in done.stdout
         assert not called.exists()
+
+
+class TestTheLockOfToolchains:
+    LOCK = '[rust]\nchannel = "1.95.0"\ncomponents = ["clippy", "rust-src"]\n[caching]\ncc_wrapper = "ccache"\n'
+
+    def test_d_11_becomes_inputs_of_the_roles_on_every_host(self, run, tmp_path):
+        (tmp_path / "toolchain.toml").write_text(self.LOCK)
+        (tmp_path / "hosts.yml").write_text("all: {vars: {ansible_connection: local}, hosts: {one: {}, two: {}}}\n")
+        shown = "{{ [toolchain_rust_channel, toolchain_rust_components, compiler_cache_cc_wrapper, worker_lock] | to_json }}"
+        given = {
+            "workstation_python": "{{ ansible_playbook_python }}",
+            "workstation_environment": {"PYTHONPATH": str(CHECKOUT)},
+            "toolchains_lock": str(tmp_path / "toolchain.toml"),
+        }
+        usual = {"hosts": "all", "gather_facts": False}
+        plays = [
+            {**usual, "vars": given, "tasks": [{"import_tasks": str(CHECKOUT / "playbooks" / "tasks" / "lock.yml")}]},
+            {**usual, "tasks": [{"ansible.builtin.debug": {"msg": f"seen {shown}"}}]},
+        ]
+        done = run(play(tmp_path, json.dumps(plays)), "--inventory", str(tmp_path / "hosts.yml"))
+        assert done.returncode == 0, done.stdout + done.stderr
+        keys = {"rust.channel": "1.95.0", "rust.components": ["clippy", "rust-src"], "caching.cc_wrapper": "ccache"}
+        seen = json.dumps(["1.95.0", ["clippy", "rust-src"], "ccache", keys])
+        assert " ".join(done.stdout.split()).count(f"seen {seen}") == 2, done.stdout
