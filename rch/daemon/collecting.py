@@ -17,6 +17,7 @@ from rch.config.places import Places
 from rch.daemon.pool import Pool
 from rch.daemon.store import Store
 from rch.errors import RchError
+from rch.project import collect_all
 
 FIRST_S = 120.0
 """After a start, builds come first."""
@@ -94,3 +95,4 @@ class Collector:
                 shutil.rmtree(place, ignore_errors=True)
         if gone:
             self.log.info("history forgotten", jobs=gone)
+        collect_all()

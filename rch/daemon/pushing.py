@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -55,6 +56,10 @@ from rch.transfer.lag import lag_s
 from rch.worker.protocol import INLINE_LIMIT
 
 _log = structlog.get_logger("push")
+
+LOOK_BESIDE = 20_000
+"""Paths from which on the second look takes longer (50 ms) than one more round trip: it is made while the worker applies
+the push, and the start is a request of its own."""
 
 
 class Pusher:
@@ -206,14 +211,22 @@ class Pusher:
         body = b"".join(bodies)
         # The job may start in the same round trip when all of the tree goes along and is still what was scanned. A tree
         # that was scanned and needs nothing equals one that was proved whole before: there is nothing to look for.
-        if all("changes" in part for part in parts) and not any(
-            not plan.empty and changed_since(project.manifests[root.key], root) for root, _, plan, _ in plans
-        ):
+        whole = all("changes" in part for part in parts)
+        edited = [(project.manifests[root.key], root) for root, _, plan, _ in plans if not plan.empty]
+        beside = whole and sum(len(manifest.entries) for manifest, _ in edited) > LOOK_BESIDE
+        looked = whole and not beside and _unchanged(edited)
+        if looked:
             fields["spec"] = spec
             body += spec_body
         job.state = "staging"
         try:
-            answer = executor.request("prepare", fields, body, timeout_s=wait_s + 30)
+            if beside:
+                with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
+                    asked = pool.submit(executor.request, "prepare", fields, body, timeout_s=wait_s + 30)
+                    looked = _unchanged(edited)
+                    answer = asked.result()
+            else:
+                answer = executor.request("prepare", fields, body, timeout_s=wait_s + 30)
         except WorkerFault as error:
             if error.code == "busy":
                 raise NotOffloadable(
@@ -236,7 +249,7 @@ class Pusher:
                 part=part,
                 answer=row if isinstance(row, dict) else {},
                 exists_here=here,
-                started=started,
+                looked=looked,
                 reset=order.options.no_cache,
                 rescan=self._rescan(root, project.manifests[root.key], order, kind, config),
             )
@@ -280,6 +293,10 @@ class Pusher:
         caller.on_resize = lambda rows, cols: job_input.resize(running, rows, cols)
         join(running, caller)
         self._underway.follow(running)
+
+
+def _unchanged(scanned: Sequence[tuple[Manifest, Root]]) -> bool:
+    return not any(changed_since(manifest, root) for manifest, root in scanned)
 
 
 def shown_push(job: Job) -> str:

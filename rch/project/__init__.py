@@ -14,6 +14,7 @@
                                                                              .hash_of(path) .status(path) .save()
 """
 
+from rch.project._memory import collect_all
 from rch.project.build import build_project
 from rch.project.builddirs import BuildState, scan_build_dirs
 from rch.project.cargo import cargo_aliases
@@ -44,6 +45,7 @@ __all__ = [
     "build_project",
     "cargo_aliases",
     "cargo_cache_files",
+    "collect_all",
     "discover_roots",
     "fetch_step",
     "git_overlay",

@@ -112,7 +112,8 @@ def _manifest_of(
 
 def tree_digest(entries: Mapping[str, Entry]) -> str:
     """BLAKE2b-256, hex, over path, type, mode and content of *entries*; never over times or order."""
-    text = "\0".join(f"{e.path}\0{e.type}{e.mode:o}\0{e.content}" for _, e in sorted(entries.items()))
+    rows = map(entries.__getitem__, sorted(entries))
+    text = "\0".join([f"{path}\0{kind}{mode:o}\0{content}" for path, kind, mode, _, _, content, _ in rows])
     return hash_bytes(path_bytes(text))
 
 

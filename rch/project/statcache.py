@@ -33,6 +33,8 @@ _COARSE_NS = 2_000_000_000
 """File systems that keep whole seconds (some two of them): their times end in nine zeros."""
 _KEEP_UNSEEN = 20_000
 """Rows kept for files that the last scan did not meet: `cargo` and `make` in one root must not undo each other."""
+_WRITE_ROW_NS, _READ_FILE_NS, _READ_BYTE_NS = 800, 50_000, 2
+"""What a row costs to write, a file to open and hash, and a byte of it: of these, the next scan pays the lesser sum."""
 
 
 def is_racy(status: os.stat_result, read_ns: int) -> bool:
@@ -48,7 +50,7 @@ class StatCache:
         self._path = path
         self._rows: dict[str, tuple[int, int, int, int, str]] | None = None
         self._seen: dict[str, tuple[int, int, int, int, str]] = {}
-        self._changed = False
+        self._unwritten_ns = 0  # what reading again would cost, for rows that are not in the file
 
     @property
     def rows(self) -> dict[str, tuple[int, int, int, int, str]]:
@@ -77,37 +79,37 @@ class StatCache:
     def record(self, path: str, status: os.stat_result, content: str, read_ns: int) -> None:
         """Remember that *path*, in the state *status*, was read at *read_ns* and hashed to *content*."""
         if is_racy(status, read_ns):
-            self._changed |= self.rows.pop(path, None) is not None
+            self.rows.pop(path, None)  # its row in the file says another ctime: no scan will take it
             return
         self.rows[path] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, content)
-        self._changed = True
+        self._unwritten_ns += _READ_FILE_NS + _READ_BYTE_NS * status.st_size
 
     def forget_all(self) -> None:
         """Start empty (``--no-cache``: every file is hashed anew)."""
         self._rows = {}
-        self._changed = True
+        self._unwritten_ns = sys.maxsize
 
     def save(self, seen: set[str] | None = None) -> None:
-        """Write the file if anything changed; rows outside *seen* go when they have become too many.
+        """Write the file when that is cheaper than to read again what it lacks; one edit among 50,000 files is not
+        worth it. Rows outside *seen* go when they have become too many.
 
         Never raises for want of space: a cache that cannot be written costs time, not truth.
         """
         rows = self.rows
         if seen is not None and len(rows) > len(seen) + _KEEP_UNSEEN:
             self._rows = rows = {path: row for path, row in rows.items() if path in seen}
-            self._changed = True
-        if not self._changed:
+        elif self._unwritten_ns <= len(rows) * _WRITE_ROW_NS:
             return
         try:
             _store(self._path, rows)
         except OSError:
             return
-        self._changed = False
+        self._unwritten_ns = 0
 
     def release(self) -> None:
         """Give the memory back; the file stays."""
         self._rows = None
-        self._changed = False
+        self._unwritten_ns = 0
 
 
 def _load(path: str) -> dict[str, tuple[int, int, int, int, str]]:

@@ -10,7 +10,7 @@ The story, as ``offload.py`` tells it, per root (``state_dir`` is ``<state>``)::
     part, body = prepare_part(plan, manifest, root)             for the request ``prepare``; it carries the plan when
                                                                 "changes" is in it
     pushed = push(executor, job, root, manifest, held, plan, part=part, answer=answer["roots"][root.key],
-                  exists_here=here, started=…, rescan=…)        -> Pushed; give its manifest and held to the return
+                  exists_here=here, looked=…, rescan=…)         -> Pushed; give its manifest and held to the return
     remember_push(state_dir, job, root, pushed.manifest, pushed.held)     while the job runs: for a crash, for rch fetch
     returned = return_delta(executor, job, root, pushed.manifest, pushed.held, state_dir=state_dir, scan=…,
                             policy=BuildDir.FULL, identity=…)   ProductsUnverified, DiskFull, HostileAnswer

@@ -119,7 +119,7 @@ def push(
     part: Mapping[str, Any],
     answer: Mapping[str, Any],
     exists_here: Callable[[str], bool],
-    started: bool = False,
+    looked: bool = False,
     reset: bool = False,
     rescan: Callable[[], Manifest] | None = None,
     pause: Callable[[float], None] = time.sleep,
@@ -127,8 +127,8 @@ def push(
     """Make the worker's tree the manifest, after ``prepare`` took its lock.
 
     part, answer: what :func:`prepare_part` gave, and the worker's answer for this root (generation, dirty, applied).
-    started: the job runs already, for it was in the same request. The caller asked :func:`changed_since` between
-             :func:`prepare_part` and that request, so what runs there is one state of this tree (SP-04).
+    looked:  the caller asked :func:`changed_since` after :func:`prepare_part` had read the contents, and nothing had
+             changed: what the worker applied of that request is one state of this tree (SP-04).
     reset:   begin with an empty tree there: every file goes over, its hash is checked there, nothing of an earlier job
              stays (``--no-cache``, coverage A-12). *held* is then :meth:`HeldIndex.afresh`.
     rescan:  takes a new manifest; without it a source that changed while it was sent makes the job unstable (SP-04).
@@ -149,6 +149,7 @@ def push(
             plan = plan_push(manifest, root, held, exists_here)
         pending = True
 
+    looked = looked and not pending
     unstable = False
     for attempt in range(ROUNDS):
         last = attempt == ROUNDS - 1
@@ -167,7 +168,7 @@ def push(
                 held = sender.learn(held, exists_here)
                 plan = plan_push(manifest, root, held, exists_here)
                 continue
-        if not pending and (started or not changed_since(manifest, root)):
+        if not pending and (looked or not changed_since(manifest, root)):
             break
         if not pending and (rescan is None or last):
             unstable = True

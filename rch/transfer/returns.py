@@ -304,7 +304,10 @@ def settle(
     policy: BuildDir,
     extra_patterns: Sequence[str] = (),
 ) -> HeldIndex:
-    """The record once the plan lies here: who holds what, and what is still owed. Pure."""
+    """The record once the plan lies here: who holds what, and what is still owed. Pure.
+
+    *before* itself when nothing of it has changed: then nobody has to write it again.
+    """
     after = before.apply_delta(delta)
     classes = Classes(root, manifest)
     returns = return_scope(after.entries, root, classes, policy, extra_patterns)
@@ -321,7 +324,7 @@ def settle(
         if path in before.entries and classes.is_build(path) and not (everything or returns(path)):
             owed[path] = before.entries[path]
     kept_here = frozenset(c.path for c in conflicts)
-    return HeldIndex(
+    settled = HeldIndex(
         root_key=after.root_key,
         worker=after.worker,
         generation=after.generation,
@@ -332,3 +335,4 @@ def settle(
         ordered=after.ordered,
         trusted=after.trusted,
     )
+    return before if settled == before else settled
