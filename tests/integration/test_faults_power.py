@@ -37,23 +37,6 @@ def worker(any_state):
     power_on(any_state.lab.worker)
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("rch_state", marks=pytest.mark.sshd, id="embedded"),
-        # On a container the transfer has been seen to end all the same, which nobody has explained: docs/status.md.
-        pytest.param("container_state", marks=[pytest.mark.container, pytest.mark.heavy], id="container"),
-    ]
-)
-def cut_state(request):
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-def cut_worker(cut_state):
-    yield cut_state.lab.worker
-    power_on(cut_state.lab.worker)
-
-
 @pytest.fixture
 def project(tmp_path):
     place = tmp_path / "project"
@@ -107,17 +90,17 @@ def pinned(state):
 
 class TestAWorkerThatIsPoweredOff:
     @pytest.mark.slow
-    def test_during_the_push_ends_103_and_the_next_push_completes(self, cut_state, cut_worker, project):
+    def test_during_the_push_ends_103_and_the_next_push_completes(self, any_state, worker, project):
         (project / "large").write_bytes(os.urandom(LARGE))
         before = snapshot(project)
-        with caller(cut_state, *pinned(cut_state), "sh", "-c", "wc -c <large", cwd=str(project)) as client:
-            cut_during(cut_state, cut_worker)
+        with caller(any_state, *pinned(any_state), "sh", "-c", "wc -c <large", cwd=str(project)) as client:
+            cut_during(any_state, worker)
             assert client.end(90) == 103, client.err
             assert (client.out, len(client.lines)) == (b"", 1), client.err
         assert snapshot(project) == before
-        power_on(cut_worker)
-        eventually_works(cut_state, project)
-        done = cut_state.exec("sh", "-c", "wc -c <large", cwd=project, options=("--worker", cut_worker.name))
+        power_on(worker)
+        eventually_works(any_state, project)
+        done = any_state.exec("sh", "-c", "wc -c <large", cwd=project, options=("--worker", worker.name))
         assert (done.returncode, done.stdout.strip()) == (0, b"%d" % LARGE), done.stderr
 
     @pytest.mark.slow  # an rchd waits 20 s for a worker to come back, then its jobs are lost
@@ -146,21 +129,21 @@ class TestAWorkerThatIsPoweredOff:
         assert not (project / "product").exists()
         eventually_works(any_state, project)
 
-    def test_during_the_return_ends_102_and_rch_fetch_completes_it(self, cut_state, cut_worker, project):
+    def test_during_the_return_ends_102_and_rch_fetch_completes_it(self, any_state, worker, project):
         before = snapshot(project)
         script = f"head -c {LARGE} /dev/urandom >product; echo small >other; echo done"
-        with caller(cut_state, *pinned(cut_state), "sh", "-c", script, cwd=str(project)) as client:
+        with caller(any_state, *pinned(any_state), "sh", "-c", script, cwd=str(project)) as client:
             client.wait_for(b"done")
-            cut_during(cut_state, cut_worker)
+            cut_during(any_state, worker)
             assert client.end(120) == 102, client.err
             (line,) = client.lines
-            (job,) = jobs(cut_state)
+            (job,) = jobs(any_state)
             assert f"rch fetch {job['id']}" in line
         assert job["products"] == "undelivered"
         assert snapshot(project) == before
-        power_on(cut_worker)
-        eventually_works(cut_state, project.parent)
-        done = cut_state.run("rch", "fetch", job["id"])
+        power_on(worker)
+        eventually_works(any_state, project.parent)
+        done = any_state.run("rch", "fetch", job["id"])
         assert done.returncode == 0, done.stderr
         assert (project / "product").stat().st_size == LARGE
         assert (project / "other").read_text() == "small\n"

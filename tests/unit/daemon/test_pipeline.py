@@ -89,6 +89,39 @@ class TestNoCache:
         assert seen == [False, True]
 
 
+class TestTheSecondLook:
+    """SP-04: what runs there is one state of the tree, whichever way the look at it takes."""
+
+    @pytest.fixture(params=[20_000, 0], ids=["before the request", "beside the worker"])
+    def here(self, station, monkeypatch, request):
+        monkeypatch.setattr("rch.daemon.pushing.LOOK_BESIDE", request.param)
+        self.beside = request.param == 0
+        return station()
+
+    def test_is_one_request_for_a_small_tree_and_two_for_a_large_one(self, here):
+        assert here.run("cat in > out")[0] == 0
+        assert ["spec" in fields for fields in here.asked("prepare")] == [not self.beside]
+        assert len(here.asked("start")) == self.beside
+        assert here.job().pushed["requests"] == 1 + self.beside
+        assert (here.project / "out").read_text() == "first"
+
+    def test_an_edit_after_the_scan_reaches_the_job(self, here, monkeypatch):
+        from rch.daemon import pushing
+
+        edits = iter([b"second"])
+
+        def edited(*words, **more):
+            part = prepare_part(*words, **more)
+            for text in edits:
+                (here.project / "in").write_bytes(text)
+            return part
+
+        prepare_part = pushing.prepare_part
+        monkeypatch.setattr(pushing, "prepare_part", edited)
+        assert here.run("cat in > out")[0] == 0
+        assert (here.project / "out").read_text() == "second"
+
+
 class TestAPushThatIsTooLarge:
     def test_a_17_runs_here_and_names_size_limit_and_the_five_largest(self, maker):
         here = maker("true")
