@@ -58,8 +58,8 @@ from rch.worker.protocol import INLINE_LIMIT
 _log = structlog.get_logger("push")
 
 LOOK_BESIDE = 20_000
-"""Paths from which on the second look takes longer (50 ms) than one more round trip: it is made while the worker applies
-the push, and the start is a request of its own."""
+"""Paths from which on the second look takes longer (50 ms) than one more round trip: it is made while the worker
+applies the push, and the start is a request of its own."""
 
 
 class Pusher:

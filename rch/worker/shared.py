@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -86,8 +87,25 @@ def adopt(cache: Cache, name: Any, staging: Any, paths: List[str]) -> List[str]:
                 finally:
                     os.close(parent)
             adopted.append(path)
+        if name == "go":
+            for path in adopted:
+                _describe(tree, below + path)
         tree.remove(last)
     return adopted
+
+
+def _describe(tree: Tree, path: str) -> None:
+    """Beside a module's archive, the ``.info`` that ``go mod download`` wants and that a cache filled by ``go build``
+    or ``go mod tidy`` lacks: without it the fetch step would ask a proxy for what is here already.
+    """
+    stem, _, kind = path.rpartition(".")
+    above, _, base = stem.rpartition("/")
+    if (kind, above.endswith("/@v")) != ("zip", True) or tree.stat(stem + ".info") is not None:
+        return
+    version = re.sub("!([a-z])", lambda letter: letter[1].upper(), base)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(base + ".info", flags, 0o644, dir_fd=tree.directory(above)), "w", encoding="utf-8") as file:
+        json.dump({"Version": version}, file)
 
 
 def _make_parents(tree: Tree, path: str) -> None:

@@ -76,6 +76,24 @@ class TestSharedCaches:
         with open(os.path.join(worker.cache_dir, "caches", "cargo", path), "rb") as file:
             assert file.read() == b"first"
 
+    def test_a_go_module_gets_the_description_that_the_senders_cache_may_lack(self, worker):
+        stem = "cache/download/example.org/!greet/@v/v1.2.0-!r!c1"
+        top = os.path.join(worker.cache_dir, "caches", "go")
+        described = os.path.join(top, "mod", stem + ".info")
+        for brought in ({".zip": "z"}, {".zip": "z", ".info": "from the sender"}):
+            staging = os.path.join(top, "staging-x")
+            os.makedirs(os.path.dirname(os.path.join(staging, stem)))
+            for end, content in brought.items():
+                with open(os.path.join(staging, stem + end), "w", encoding="ascii") as file:
+                    file.write(content)
+            fields = {"cache": "go", "staging": staging, "paths": [stem + end for end in brought]}
+            worker.request("cache_adopt", fields)
+            with open(described, encoding="ascii") as file:
+                found = file.read()
+            assert found == brought.get(".info", '{"Version": "v1.2.0-RC1"}')
+            os.unlink(described)
+            os.unlink(os.path.join(top, "mod", stem + ".zip"))
+
     def test_a_link_in_staging_or_in_the_cache_leads_nowhere(self, worker, tmp_path):
         (tmp_path / "victim").mkdir()
         (tmp_path / "secret").write_text("s")
