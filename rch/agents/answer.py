@@ -64,7 +64,7 @@ def answer(
         rewritten = _only_paths(question.command, decision.segments, prefix)
         if rewritten == question.command:
             return Answer(silent, "the shims see it")
-    found = stance(question.command, rules_of(question.harness, question.mode, question.cwd, caller))
+    found = stance(question.command, rules_of(question.harness, question.mode, question.cwd, caller, question.rules))
     if not found.rewrite:
         return Answer(silent, f"left alone: {found.why}")
     return Answer(write_answer(question, rewritten, allowed=found.allowed, env=caller.env), found.why, rewritten)

@@ -14,6 +14,7 @@ VARIABLES = (
     *("CLAUDE_CONFIG_DIR", "CLAUDE_PROJECT_DIR", "CLAUDECODE", "BASH_MAX_TIMEOUT_MS", "BASH_DEFAULT_TIMEOUT_MS"),
     "CARGO_HOME",
     *("CODEX_HOME", "COPILOT_HOME", "COPILOT_CLI", "COPILOT_ALLOW_ALL", "CURSOR_VERSION", "GEMINI_CLI_HOME"),
+    "OPENCODE_EXPERIMENTAL_BASH_DEFAULT_TIMEOUT_MS",
 )
 """What a hook hands on of its environment; hook.c and client.py have the same list (the tests hold that)."""
 

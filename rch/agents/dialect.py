@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-DIALECTS = ("claude", "codex", "gemini", "cursor", "copilot")
+DIALECTS = ("claude", "codex", "gemini", "cursor", "copilot", "opencode")
 """Harnesses whose hooks may rewrite a command."""
 
-PATH_ONLY = ("opencode", "cline", "continue", "qwen", "windsurf", "aider")
+PATH_ONLY = ("cline", "continue", "qwen", "windsurf", "aider")
 """Harnesses that get shims and whose hooks are answered with silence."""
 
 HARNESSES = (*DIALECTS, *PATH_ONLY)
 
-CLAUDE_TIMEOUT_MS = 600_000
-"""The most that Claude's shell tool waits when asked to; it waits 120 s when not asked."""
+TIMEOUT_MS = 600_000
+"""The most that Claude's shell tool waits when asked to; Claude's and OpenCode's wait 120 s when not asked."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Question:
     cwd:    absolute directory in which the command would start.
     mode:   the permission mode, "" where none is told.
     event:  the name of the event as the harness spelled it.
+    rules:  what the harness itself told of its user's rules (OpenCode does), None where it tells nothing.
     """
 
     harness: str
@@ -37,6 +38,7 @@ class Question:
     mode: str = ""
     event: str = ""
     session: str = ""
+    rules: Any = None
 
 
 def no_opinion(harness: str) -> bytes:
@@ -88,6 +90,7 @@ def read_question(data: bytes, named: str, env: Mapping[str, str]) -> Question |
         mode if isinstance(mode, str) else "",
         event if isinstance(event, str) else "",
         session if isinstance(session, str) else "",
+        asked.get("rules"),
     )
 
 
@@ -103,7 +106,7 @@ def write_answer(question: Question, command: str, *, allowed: bool, env: Mappin
 def _claude(question: Question, changed: dict[str, Any], allowed: bool, env: Mapping[str, str]) -> dict[str, Any]:
     if "timeout" not in changed and not changed.get("run_in_background") and "BASH_DEFAULT_TIMEOUT_MS" not in env:
         most = env.get("BASH_MAX_TIMEOUT_MS", "")
-        changed["timeout"] = int(most) if most.isascii() and most.isdigit() else CLAUDE_TIMEOUT_MS
+        changed["timeout"] = int(most) if most.isascii() and most.isdigit() else TIMEOUT_MS
     decision = {"permissionDecision": "allow"} if allowed else {}
     return {"hookSpecificOutput": {"hookEventName": question.event, **decision, "updatedInput": changed}}
 
@@ -133,12 +136,20 @@ def _copilot(question: Question, changed: dict[str, Any], allowed: bool, env: Ma
     return {"permissionDecision": "allow", "modifiedArgs": changed}
 
 
+def _opencode(_question: Question, changed: dict[str, Any], _allowed: bool, env: Mapping[str, str]) -> dict[str, Any]:
+    """Read by our own plugin there, which puts it in the place of the tool's input."""
+    if "OPENCODE_EXPERIMENTAL_BASH_DEFAULT_TIMEOUT_MS" not in env:
+        changed.setdefault("timeout", TIMEOUT_MS)
+    return {"args": changed}
+
+
 _WRITERS: Mapping[str, Callable[[Question, dict[str, Any], bool, Mapping[str, str]], dict[str, Any]]] = {
     "claude": _claude,
     "codex": _codex,
     "gemini": _gemini,
     "cursor": _cursor,
     "copilot": _copilot,
+    "opencode": _opencode,
 }
 
 # Harness -> names of its shell tool, name of the event before it.
@@ -148,6 +159,7 @@ _TOOLS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "gemini": (("run_shell_command",), "BeforeTool"),
     "cursor": (("Shell",), "preToolUse"),
     "copilot": (("bash", "Bash"), "preToolUse"),
+    "opencode": (("bash",), "tool.execute.before"),
 }
 
 
@@ -162,6 +174,8 @@ def _harness(asked: Mapping[str, Any], named: str, env: Mapping[str, str]) -> st
     event = asked.get("hook_event_name")
     if event == "BeforeTool":
         return "gemini"
+    if event == "tool.execute.before":
+        return "opencode"
     if "agent_action_name" in asked:
         return "windsurf"
     if event == "preToolUse":

@@ -52,7 +52,7 @@ def undo(path: str, edit: Edit, remove: Edit) -> str:
     after = remove(now)
     if after == now:
         return "unchanged"
-    if edit("") == now:
+    if not after or edit("") == now:
         os.unlink(real)
         return "deleted"
     _write(real, after, os.stat(real).st_mode & 0o777)

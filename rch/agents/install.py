@@ -15,8 +15,9 @@ from tomlkit.exceptions import TOMLKitError
 from rch.agents.document import Unreadable, read_json, read_toml
 from rch.agents.edit import Edit, apply, json_edit, read, undo
 from rch.agents.programs import Setting, render
-from rch.client_paths import path_without_shims
+from rch.client_paths import SHIM_MARK, path_without_shims
 from rch.errors import ConfigError
+from rch.intercept.argv import KEYWORDS
 
 TIMEOUT_S = 5
 """Seconds a harness waits for the hook, which gives up by itself after less than one."""
@@ -105,8 +106,21 @@ def places_of(harness: str, setting: Setting, env: Mapping[str, str]) -> list[Pl
     if harness == "opencode":
         config = env.get("XDG_CONFIG_HOME", "")
         base = (config if config.startswith("/") else home + "/.config") + "/opencode"
-        return [_own_file(base + "/plugins/rch.js", render("opencode.js.j2", {"shims": setting.shims}))]
+        return [_own_file(base + "/plugins/rch.js", opencode_plugin(setting))]
     return []
+
+
+def opencode_plugin(setting: Setting) -> str:
+    """The plugin that asks the hook for OpenCode, which knows no hooks of other programs, and gives it the shims."""
+    pattern = "|".join(rf"\b{word}\b" if len(word) == 2 else re.escape(word) for word in KEYWORDS)
+    words = {
+        "hook": setting.hook,
+        "shims": setting.shims,
+        "mark": SHIM_MARK,
+        "pattern": pattern,
+        "limit_ms": TIMEOUT_S * 1000,
+    }
+    return render("opencode.js.j2", words)
 
 
 def install(harness: str, setting: Setting, env: Mapping[str, str]) -> dict[str, str]:
@@ -234,15 +248,17 @@ def _is_ours(entry: Any, marks: tuple[str, ...]) -> bool:
 
 
 def _own_file(path: str, text: str) -> Place:
-    """A file that is ours as a whole."""
-    first = text.splitlines()[0]
+    """A file that is ours as a whole: its first line says so, also that of another day."""
+
+    def is_ours(now: str) -> bool:
+        return "Made by `rch hook install`" in now.partition("\n")[0]
 
     def edit(now: str) -> str:
-        if now and not now.startswith(first):
+        if now and not is_ours(now):
             raise ConfigError(f"{path} is not ours", key=path, hint="move it away")
         return text
 
-    return Place(path, edit, lambda now: "" if now.startswith(first) else now)
+    return Place(path, edit, lambda now: "" if is_ours(now) else now)
 
 
 def _codex_path(path: str, shims: str, callers: str) -> Place:

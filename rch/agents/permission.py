@@ -68,7 +68,7 @@ class GlobRule:
         quoted = ".*".join(map(re.escape, stem.split("*")))
         ends = r"(?: .*)?" if pattern.endswith((" *", ":*")) else ".*" if pattern.endswith("*") else ""
         object.__setattr__(self, "_narrow", re.compile(quoted + ends, re.DOTALL))
-        broad = ".*" if ends and not pattern.endswith(" *") else "(?: .*)?"
+        broad = "(?: .*)?" if re.fullmatch(r"(?: \*)*", pattern[len(stem) :]) else ".*"
         object.__setattr__(self, "_broad", re.compile(quoted + broad, re.DOTALL))
 
     def allows(self, words: Sequence[str], text: str) -> bool:

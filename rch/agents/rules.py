@@ -16,11 +16,14 @@ from rch.agents.permission import EVERY_COMMAND, GlobRule, PatternRule, Rule, Ru
 _NOT_SEEN = "how the agent was started cannot be seen"
 
 
-def rules_of(harness: str, mode: str, cwd: str, caller: Caller) -> Rules:
+def rules_of(harness: str, mode: str, cwd: str, caller: Caller, told: Any = None) -> Rules:
     """The rules that hold for a command of *harness* in *cwd*; unsure wherever anything is not certain.
 
     mode: the permission mode that the harness told, "" when it tells none.
+    told: the rules themselves, from a harness that tells them.
     """
+    if harness == "opencode":
+        return _opencode(told)
     reader = _READERS.get(harness)
     if reader is None:
         return Rules(unsure=f"the rules of {harness} are not known to rch")
@@ -250,6 +253,32 @@ def _cursor(_mode: str, cwd: str, caller: Caller) -> Rules:
         allow += _named_rules(texts(permissions, "allow", path), ("Shell",))
         hold += _named_rules(texts(permissions, "deny", path), ("Shell",))
     return Rules(tuple(allow), tuple(hold), everything=bool({"-f", "--force", "--yolo"} & set(words)))
+
+
+# --- OpenCode -----------------------------------------------------------------------------------------------------
+
+
+def _opencode(told: Any) -> Rules:
+    """OpenCode's rules in its own order, of which the last that matches counts.
+
+    Rewritten only where everything else is allowed: an allow rule for ``make`` would not cover the rewritten text.
+    """
+    hold: list[Rule] = []
+    everything = False
+    for rule in told if isinstance(told, list) else ():
+        names = ("permission", "pattern", "action")
+        if not isinstance(rule, dict) or not all(isinstance(rule.get(name), str) for name in names):
+            return Rules(unsure="a rule of OpenCode is not understood")
+        if not fnmatchcase("bash", rule["permission"]):
+            continue
+        everywhere = rule["pattern"] == "*"
+        if rule["action"] == "allow":
+            hold, everything = ([], True) if everywhere else (hold, everything)
+        elif everywhere:
+            everything = False
+        else:
+            hold.append(GlobRule(rule["pattern"].replace("?", "*")))
+    return Rules(hold=tuple(hold), everything=everything)
 
 
 # --- words of a command line --------------------------------------------------------------------------------------

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rch.agents.dialect import CLAUDE_TIMEOUT_MS, no_opinion
-from rch.agents.install import command_of, http_hook
+from rch.agents.dialect import TIMEOUT_MS, no_opinion
+from rch.agents.install import command_of, http_hook, places_of
 from rch.agents.programs import Setting
 
 NO_BUILD = "git status --short"
@@ -59,6 +60,10 @@ def sample(harness: str, command: str, cwd: str) -> dict[str, Any]:
         return {**asked, "tool_name": "Shell", "tool_input": {**given, "working_directory": cwd}}
     if harness == "copilot":
         return {"sessionId": "s-1", "timestamp": 1, "cwd": cwd, "toolName": "bash", "toolArgs": given}
+    if harness == "opencode":
+        everything = [{"permission": "*", "pattern": "*", "action": "allow"}]
+        told = {"hook_event_name": "tool.execute.before", "session_id": "s-1", "cwd": cwd, "rules": everything}
+        return {**told, "tool_name": "bash", "tool_input": {**given, "timeout": 300000, "workdir": cwd}}
     return {**common, "hook_event_name": "PreToolUse", "tool_name": "Bash", "tool_input": given}
 
 
@@ -67,7 +72,7 @@ def expected(harness: str, command: str, rewritten: str, cwd: str) -> dict[str, 
     asked = sample(harness, command, cwd)
     changed: dict[str, Any] = {**(asked.get("tool_input") or asked["toolArgs"]), "command": rewritten}
     if harness == "claude":
-        changed.setdefault("timeout", CLAUDE_TIMEOUT_MS)
+        changed.setdefault("timeout", TIMEOUT_MS)
         return {"hookSpecificOutput": {"hookEventName": "PreToolUse", "updatedInput": changed}}
     if harness == "codex":
         decision = {"hookEventName": "PreToolUse", "permissionDecision": "allow", "updatedInput": changed}
@@ -76,6 +81,8 @@ def expected(harness: str, command: str, rewritten: str, cwd: str) -> dict[str, 
         return {"decision": "allow", "hookSpecificOutput": {"hookEventName": "BeforeTool", "tool_input": changed}}
     if harness == "cursor":
         return {"permission": "allow", "updated_input": changed}
+    if harness == "opencode":
+        return {"args": changed}
     return {"permissionDecision": "allow", "modifiedArgs": changed}
 
 
@@ -89,12 +96,39 @@ sys.stdout.buffer.write(opener.open(asked, timeout=5).read())
 """
 
 
+# What OpenCode does with the plugin: its hooks are called, what is changed of the tool's input is printed.
+_OPENCODE = """
+import { readFileSync } from "node:fs"
+const text = readFileSync(process.argv.at(-1), "utf8")
+const { default: plugin } = await import("data:text/javascript," + encodeURIComponent(text))
+let asked
+try { asked = JSON.parse(readFileSync(0, "utf8")) } catch { process.exit(0) }
+const client = {
+  session: { get: async () => ({ data: { agent: "build", permission: [] } }) },
+  app: { agents: async () => ({ data: [{ name: "build", permission: asked.rules }] }) },
+}
+const hooks = await plugin.server({ client, directory: asked.cwd })
+const before = JSON.stringify(asked.tool_input)
+const call = { tool: asked.tool_name, sessionID: asked.session_id, callID: "c-1" }
+await hooks["tool.execute.before"](call, { args: asked.tool_input })
+if (JSON.stringify(asked.tool_input) !== before) console.log(JSON.stringify({ args: asked.tool_input }))
+"""
+
+
 def run(harness: str, setting: Setting, env: Mapping[str, str], cwd: str, data: bytes) -> tuple[int, bytes]:
     """Run the installed command of *harness* below a process that looks like it; its status and stdout.
 
-    Claude's http hook is asked by a process that looks like Claude. Raises OSError, or subprocess.TimeoutExpired
-    after LIMIT_S.
+    Claude's http hook is asked by a process that looks like Claude, OpenCode's plugin is run by node where there
+    is one. Raises OSError, or subprocess.TimeoutExpired after LIMIT_S.
     """
+    engine = shutil.which("node") if harness == "opencode" else None
+    plugin = places_of(harness, setting, env)[0].path if engine else ""
+    if engine and os.path.exists(plugin):
+        words = [engine, "--input-type=module", "--eval", _OPENCODE, plugin]
+        done = subprocess.run(
+            words, input=data, capture_output=True, env=dict(env), cwd=cwd, timeout=LIMIT_S, check=False
+        )
+        return done.returncode, done.stdout
     name, *flags = _PROCESS.get(harness, (harness,))
     if harness == "claude" and setting.http_port:
         words = [name, "-I", "-c", _POST, http_hook(setting.http_port)["url"], _token(setting, env)]

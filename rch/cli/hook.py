@@ -45,7 +45,7 @@ def hook(context: click.Context) -> int:
     """Hooks of coding agents.
 
     rch hook AGENT reads the agent's question on stdin and answers in its dialect; without AGENT the question tells
-    whose it is. Agents: claude codex gemini cursor copilot; opencode cline continue qwen windsurf aider get shims.
+    whose it is. Agents: claude codex gemini cursor copilot opencode; cline continue qwen windsurf aider get shims.
     """
     if context.invoked_subcommand is None:
         from rch.agents.hook import main

@@ -17,6 +17,8 @@ PINNED = {
     "claude": "@anthropic-ai/claude-code@2.1.329",
     "codex": "@openai/codex@0.169.0",
     "gemini": "@google/gemini-cli@0.61.0",
+    "copilot": "@github/copilot@1.0.102",
+    "opencode": "opencode-ai@1.18.33",
 }
 """What the tests are written for; a newer one is another test run, not another pin by accident."""
 
@@ -81,6 +83,10 @@ class Agent:
         if self.name == "codex":
             found = sorted(Path(modules, "@openai", "codex-linux-x64", "vendor").glob("*/bin/codex"))
             return [str(found[0])]
+        if self.name == "copilot":
+            return [f"{modules}/@github/copilot-linux-x64/copilot"]
+        if self.name == "opencode":
+            return [f"{modules}/opencode-linux-x64-baseline/bin/opencode"]
         return [f"{modules}/.bin/gemini"]
 
     def run(self, model: FakeModel, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -90,8 +96,10 @@ class Agent:
             "claude": ["-p", "build it", "--model", "claude-sonnet-4-5"],
             "codex": ["exec", "--skip-git-repo-check", "--dangerously-bypass-hook-trust"],
             "gemini": ["-p", "build it", "--skip-trust"],
+            "copilot": ["-p", "build it", "--no-auto-update"],
+            "opencode": ["run"],
         }[self.name]
-        last = ["build it"] if self.name == "codex" else []
+        last = ["build it"] if self.name in ("codex", "opencode") else []
         return subprocess.run(
             [*self.program, *words, *self.words, *last],
             cwd=self.project, env={**self._environment(model), **self.env, **(env or {})},
@@ -120,6 +128,15 @@ class Agent:
             },
             "codex": {"CODEX_HOME": os.path.join(self.home, ".codex"), "FAKE_KEY": "x"},
             "gemini": {"GEMINI_API_KEY": "x", "GOOGLE_GEMINI_BASE_URL": model.url},
+            "copilot": {
+                "COPILOT_HOME": os.path.join(self.home, ".copilot"),
+                "COPILOT_OFFLINE": "true",
+                "COPILOT_PROVIDER_TYPE": "openai",
+                "COPILOT_PROVIDER_BASE_URL": f"{model.url}/v1",
+                "COPILOT_PROVIDER_API_KEY": "x",
+                "COPILOT_MODEL": "gpt-4",
+            },
+            "opencode": {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"},
         }
         return {**common, **own[self.name]}
 
@@ -141,3 +158,19 @@ class Agent:
             settings = json.loads(path.read_text()) if path.exists() else {}
             settings.setdefault("security", {"auth": {"selectedType": "gemini-api-key"}})
             path.write_text(json.dumps(settings))
+        elif self.name == "opencode":
+            path = Path(self.home, ".config", "opencode", "opencode.json")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            settings = json.loads(path.read_text()) if path.exists() else {}
+            address = {"baseURL": f"{model.url}/v1", "apiKey": "x"}
+            fake = {
+                "npm": "@ai-sdk/openai-compatible",
+                "options": address,
+                "models": {"m": {"name": "m", "tool_call": True}},
+            }
+            settings |= {"model": "fake/m", "small_model": "fake/m", "provider": {"fake": fake}}
+            path.write_text(json.dumps(settings))
+            # It would fetch a package for plugins, which ours does without, and wait for it at every first start.
+            path.with_name("node_modules").mkdir(exist_ok=True)
+            lock = {"packages": {"": {"dependencies": {"@opencode-ai/plugin": "*"}}}}
+            path.with_name("package-lock.json").write_text(json.dumps(lock))

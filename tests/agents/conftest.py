@@ -35,7 +35,8 @@ class Scene:
     @property
     def environment(self) -> dict[str, str]:
         """Of the person who installs: this workstation's, with the agent's HOME and PATH."""
-        return {**self.state.environment, "HOME": self.agent.home}
+        home = self.agent.home
+        return {**self.state.environment, "HOME": home, "XDG_CONFIG_HOME": os.path.join(home, ".config")}
 
     def rch(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         done = self.state.run("rch", *words, env=self.environment)

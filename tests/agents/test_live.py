@@ -19,7 +19,7 @@ from rch.testing.fake_model import FakeModel
 pytestmark = [pytest.mark.sshd, pytest.mark.slow]
 
 LINE = "cd crate && make 2>&1 | tail -5"
-AGENTS = ("claude", "codex", "gemini")
+AGENTS = ("claude", "codex", "gemini", "copilot", "opencode")
 
 
 def allow_everything(scene) -> None:
@@ -28,6 +28,8 @@ def allow_everything(scene) -> None:
         "claude": ["--dangerously-skip-permissions"],
         "codex": ["-s", "workspace-write"],
         "gemini": ["--yolo"],
+        "copilot": ["--allow-all-tools"],
+        "opencode": [],  # what nobody forbids is allowed
     }[scene.agent.name]
 
 
@@ -43,12 +45,12 @@ def by_shim(scene) -> None:
     """As the installer does it; where that is the parent's PATH, as `rch shellenv` does."""
     scene.rch("shim", "install")
     scene.rch("hook", "install", scene.agent.name)
-    if scene.agent.name == "gemini":
+    if scene.agent.name in ("gemini", "copilot"):
         scene.agent.env["PATH"] = f"{scene.state.state_dir}/shims:/usr/local/bin:/usr/bin:/bin"
 
 
 WAYS = (by_hook, by_shim)
-IN_CI = {("claude", by_hook), ("codex", by_shim), ("gemini", by_hook)}
+IN_CI = {("claude", by_hook), ("codex", by_shim), ("gemini", by_hook), ("copilot", by_hook), ("opencode", by_hook)}
 MATRIX = [
     pytest.param(name, way, id=f"{name}-{way.__name__}", marks=() if (name, way) in IN_CI else pytest.mark.heavy)
     for name in AGENTS
@@ -69,12 +71,13 @@ def play(scene, line: str = LINE, **given) -> str:
 _FRAME = ("Process Group PGID:", "[System]", "Background PIDs:", "<untrusted_context>", "</untrusted_context>")
 _MODIFIED = re.compile(r"\s*\[System\] Tool input parameters were modified by a hook before execution\.")
 _TIMES = re.compile(r"(Wall time: |Chunk ID: |Process Group PGID: )\S+")
+_SHELL_ENDED = re.compile(r"\n?<shellId: \d+ completed with exit code \d+>\s*\Z")
 
 
 def output_of(shown: str) -> str:
     """The command's own output in what a harness makes of it."""
     text = shown.partition("\nOutput:\n")[2] if "\nOutput:\n" in shown else shown
-    text = text.partition("\n\n<system-reminder>")[0]
+    text = _SHELL_ENDED.sub("", text.partition("\n\n<system-reminder>")[0])
     kept = [line.removeprefix("Output: ") for line in text.splitlines() if not line.startswith(_FRAME)]
     return "\n".join(kept).strip()
 
@@ -189,6 +192,16 @@ def deny(scene, decision: str) -> str:
         meant = {"deny": "forbidden", "ask": "prompt"}[decision]
         rules.write_text(f'prefix_rule(pattern=["make"], decision="{meant}")\n')
         return "make -C crate"
+    if name == "opencode":
+        path = home / ".config" / "opencode" / "opencode.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"permission": {"bash": {"*": "allow", "make *": decision}}}))
+        return LINE
+    if name == "copilot":
+        # Its rules are words of its command line, and it asks about whatever none of them names.
+        more = ["--deny-tool=shell(make)"] if decision == "deny" else ["--allow-tool=shell(cd:*)"]
+        scene.agent.words = [*more, *(scene.agent.words if decision == "deny" else ())]
+        return "make -C crate"
     policy = home / ".gemini" / "policies" / "mine.toml"
     policy.parent.mkdir(parents=True)
     meant = {"deny": "deny", "ask": "ask_user"}[decision]
@@ -210,7 +223,10 @@ class TestTheUsersRules:
         way(here)
         line = deny(here, decision)
         here.rch("daemon", "start")
-        play(here, line)
+        with FakeModel((line, {})) as model:
+            here.agent.run(model)
+        assert model.play.problems == []
+        assert model.play.played == 1
         assert here.jobs() == []
         assert not os.path.exists(os.path.join(here.crate, "hello"))
 
@@ -273,8 +289,8 @@ class TestClaude:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        config = Path(here.state.environment["XDG_CONFIG_HOME"], "rch", "config.toml")
-        config.parent.mkdir()
+        config = Path(here.environment["XDG_CONFIG_HOME"], "rch", "config.toml")
+        config.parent.mkdir(parents=True)
         config.write_text(f"[interception]\nhttp_hook_port = {port}\n")
         here.rch("daemon", "start")
         here.rch("hook", "install", "--no-shims", "--http", "claude")

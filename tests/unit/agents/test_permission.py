@@ -72,7 +72,7 @@ class TestHolding:
             "time make", "command make", "exec make", "$X all", "$(echo make) all",
         ],
     )  # fmt: skip
-    @pytest.mark.parametrize("rule", ["make *", "make:*", "make*", "ma*"])
+    @pytest.mark.parametrize("rule", ["make *", "make:*", "make*", "ma*", "ma* *", "make:* *"])
     def test_looks_past_whatever_stands_before(self, line, rule):
         assert not stance(line, rules(hold=rule, everything=True)).rewrite
 
@@ -184,7 +184,8 @@ def test_ic_03_rm_beside_a_build_is_never_approved_for_the_user(tmp_path_factory
     (home / ".claude" / "settings.json").write_text(json.dumps({"permissions": {"allow": allow}}))
     (home / ".codex" / "rules").mkdir(parents=True, exist_ok=True)
     (home / ".codex" / "rules" / "a.rules").write_text('prefix_rule(pattern=["cargo"], decision="allow")\n')
-    asked = {**sample(harness, line, "/src"), "permission_mode": mode}
+    told = {"rules": [{"permission": "bash", "pattern": "cargo *", "action": "allow"}]} if harness == "opencode" else {}
+    asked = {**sample(harness, line, "/src"), "permission_mode": mode, **told}
     name = "cursor-agent" if harness == "cursor" else harness
     caller = Caller({"HOME": str(home)}, ((name, "--allowedTools", "Bash(cargo *)"),))
     found = answer(

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from rch.agents import caller, hook, programs
-from rch.agents.dialect import HARNESSES, no_opinion
+from rch.agents.dialect import DIALECTS, HARNESSES, no_opinion
+from rch.agents.install import install
 from rch.agents.programs import Setting
 from rch.agents.trial import BUILD, NO_BUILD, clean_environment, sample, trials
 from rch.client_paths import SHIM_MARK
@@ -248,8 +249,9 @@ os.write(2, " ".join(sorted(set(sys.modules) - bare)).encode())
 
 
 class TestRchHookTest:
-    @pytest.mark.parametrize("harness", ["claude", "codex", "gemini", "cursor", "copilot"])
+    @pytest.mark.parametrize("harness", DIALECTS)
     def test_finds_a_working_hook_working_and_a_silent_one_not(self, desk, harness):
+        install(harness, desk.setting, desk.env)
         with desk.rchd():
             found = trials(harness, desk.setting, clean_environment(desk.env), desk.project)
         assert [t.ok for t in found] == [True] * 4, found
