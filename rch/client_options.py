@@ -35,14 +35,6 @@ Exit status: the command's own; 128+n death by signal n; 124 time limit; 102 pro
 OUTPUTS = ("all", "errors", "summary", "progress")
 MODES = ("local", "remote", "mock")
 
-# Variables read for each command and sent along as "config_env" (coverage, table of the environment).
-COMMAND_VARIABLES = (
-    "RCH_ENABLED", "RCH_BYPASS", "RCH_LOCAL_ONLY", "RCH_REQUIRE_REMOTE", "RCH_DRY_RUN", "RCH_WORKER", "RCH_WORKERS",
-    "RCH_TAG", "RCH_MODE", "RCH_ADDR", "FUGUE_ADDR", "GASTOWN_FUGUE_ADDR", "RCH_COMPRESSION", "RCH_NO_CACHE",
-    "RCH_VERBOSE", "RCH_QUIET", "RCH_TOKEN", "RCH_REQUEST_TIMEOUT", "RCH_COMMAND_TIMEOUT", "RCH_MOCK_SEED",
-    "RCH_MOCK_FAILURE_RATE", "RCH_STATE_DIR", "RCH_CONFIG", "RCH_INVENTORY",
-)  # fmt: skip
-
 # The variables that may name a place, the first one that is set counts (checklist A5).
 ADDRESS_VARIABLES = ("RCH_ADDR", "FUGUE_ADDR", "GASTOWN_FUGUE_ADDR")
 

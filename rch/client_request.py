@@ -7,7 +7,6 @@ import stat
 from struct import pack, unpack
 
 from rch import client_frames as wire
-from rch.client_options import COMMAND_VARIABLES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,11 +39,6 @@ def make_request(
 ) -> dict[str, object]:
     """The JSON body of ``POST /v1/exec`` (docs/architecture.md)."""
     rows, cols = window_size(caller.fds)
-    try:
-        here = os.stat(wire.raw(caller.cwd))
-        seen = {caller.cwd: [here.st_dev, here.st_ino]}
-    except OSError:  # the directory is gone; rchd will say so better
-        seen = {}
     return {
         "version": version,
         "argv": [wire.text(os.fsencode(word)) for word in options.argv],
@@ -68,8 +62,6 @@ def make_request(
             "quiet": choice.quiet,
             "interactive": options.interactive,
         },
-        "roots_seen": seen,
-        "config_env": {n: caller.variables[n] for n in COMMAND_VARIABLES if caller.variables.get(n)},
         "attach": attach,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rch.client_options import COMMAND_VARIABLES, DAEMON_VARIABLES, UsageError, choose, parse
+from rch.client_options import DAEMON_VARIABLES, UsageError, choose, parse
 
 
 class TestTheCommandLine:
@@ -171,5 +171,3 @@ class TestTheSwitches:
 def test_the_lists_of_variables_are_those_of_the_configuration():
     switches = pytest.importorskip("rch.config.switches")
     assert set(DAEMON_VARIABLES) == set(switches.DAEMON_NAMES)
-    by_command = {v.name for v in switches.VARIABLES if "c" in v.who and v.name.startswith(("RCH_", "FUGUE", "GAS"))}
-    assert by_command <= set(COMMAND_VARIABLES)
