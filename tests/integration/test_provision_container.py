@@ -52,15 +52,18 @@ class TestASecondRun:
     def test_pd_01_changes_nothing(self, again):
         assert changes(again()) == []
 
+    @pytest.mark.timeout(900)  # four runs of site.yml's tasks and apt
     def test_pd_01_restores_a_package_that_was_removed(self, again, container_worker):
         text(container_worker.run("apt-get", "remove", "-y", "-q", "tmux"))
         announced = changes(again("--check"))
         assert announced[0] == "system_packages : install | Say what would be installed"
         assert announced[1:] == ["rch_worker : write_facts | Write the facts"]  # tmux is missing in them, now
         assert container_worker.run("sh", "-c", "command -v tmux").returncode != 0
-        installed, *written = changes(again())
-        assert installed == "system_packages : install | Install the missing packages with apt"
-        assert set(written) <= {"rch_worker : write_facts | Write the facts", "export | Keep the worker's record"}
+        assert changes(again()) == [
+            "system_packages : install | Install the missing packages with apt",
+            "rch_worker : write_facts | Write the facts",  # a word in them changes whenever a package comes or goes
+            "export | Keep the worker's record",
+        ]
         assert changes(again()) == []
         text(container_worker.run("tmux", "-V"))
 
