@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from rch.errors import TransferFault, Unreachable
 from rch.execute.executor import Executor
@@ -103,7 +104,7 @@ def return_delta(
         scan,
         policy,
         extra_patterns,
-        machine,
+        this_machine() if machine == "" else machine,
         identity,
         pause,
         hook,
@@ -112,40 +113,29 @@ def return_delta(
     return delivery.deliver()
 
 
+@dataclass
 class _Delivery:
-    def __init__(
-        self,
-        executor: Executor,
-        job: str,
-        root: Root,
-        manifest: Manifest,
-        held: HeldIndex,
-        state_dir: AbsPath,
-        scan: Callable[[], LocalBuild],
-        policy: BuildDir,
-        extra_patterns: Sequence[str],
-        machine: str | None,
-        identity: tuple[int, int] | None,
-        pause: Callable[[float], None],
-        hook: Hook,
-        admit: Callable[[], None],
-    ) -> None:
-        self.executor = executor
-        self.host = executor.worker.name
-        self.job = job
-        self.root = root
-        self.manifest = manifest
-        self.held = held
-        self.state_dir = state_dir
-        self.scan = scan
-        self.policy = policy
-        self.extra_patterns = extra_patterns
-        self.machine = this_machine() if machine == "" else machine
-        self.identity = identity
-        self.pause = pause
-        self.hook = hook
-        self.admit = admit
-        self.requests = 0
+    """One return; the fields are the arguments of :func:`return_delta`."""
+
+    executor: Executor
+    job: str
+    root: Root
+    manifest: Manifest
+    held: HeldIndex
+    state_dir: AbsPath
+    scan: Callable[[], LocalBuild]
+    policy: BuildDir
+    extra_patterns: Sequence[str]
+    machine: str | None
+    identity: tuple[int, int] | None
+    pause: Callable[[float], None]
+    hook: Hook
+    admit: Callable[[], None]
+    requests: int = 0
+
+    @property
+    def host(self) -> str:
+        return self.executor.worker.name
 
     def deliver(self) -> Returned:
         delta = self._delta()
