@@ -10,9 +10,10 @@ from rch.agents.caller import Caller
 from rch.agents.dialect import Question, no_opinion, read_question, write_answer
 from rch.agents.permission import stance
 from rch.agents.rules import rules_of
+from rch.errors import ConfigError
 from rch.intercept import decide
 from rch.intercept.argv import Aliases, no_aliases
-from rch.intercept.decision import Policy, Segment, Verdict
+from rch.intercept.decision import Policy, Segment
 from rch.intercept.switch import local_reason
 
 
@@ -38,7 +39,7 @@ def answer(
     """Answer the hook that was given *data*.
 
     named:     the harness that the installed command names.
-    policy_of: (cwd, caller) -> the Policy there; may raise.
+    policy_of: (cwd, caller) -> the Policy there; may raise. A wrong configuration counts as none.
     prefix:    what goes before a build: ``/abs/rch exec -- ``.
     has_shims: does the shell that will run the command find the shims? Then only what names its tool by a path is
                rewritten: the text that the user's rules see stays what it was.
@@ -50,9 +51,12 @@ def answer(
     if question is None:
         return Answer(silent, "no question about a shell command")
     silent = no_opinion(question.harness)
-    if local_reason(caller.env) not in ("", "local-only"):
+    if local_reason(caller.env) not in ("", "local-only", "bad-environment"):
         return Answer(silent, "switched off")
-    policy = policy_of(question.cwd, caller)
+    try:
+        policy = policy_of(question.cwd, caller)
+    except ConfigError:  # `rch exec` says what is wrong and where, and runs the build here (coverage A-5)
+        policy = Policy()
     try:
         decision = decide(question.command, question.cwd, policy, caller.env, aliases=aliases, prefix=prefix)
     except ValueError as error:
@@ -79,9 +83,7 @@ def _only_paths(command: str, segments: tuple[Segment, ...], prefix: str) -> str
     """*command* with *prefix* before those builds alone whose program no PATH finds: it is named by a path."""
     data = command.encode("utf-8")
     places = sorted(
-        segment.start
-        for segment in segments
-        if (segment.verdict is Verdict.OFFLOAD or segment.reason == "local-only") and "/" in segment.text.split()[0]
+        segment.start for segment in segments if segment.goes_through_rch and "/" in segment.text.split()[0]
     )
     for place in reversed(places):
         data = data[:place] + prefix.encode("ascii") + data[place:]

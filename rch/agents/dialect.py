@@ -49,8 +49,8 @@ def no_opinion(harness: str) -> bytes:
 def read_question(data: bytes, named: str, env: Mapping[str, str]) -> Question | None:
     """The question in a hook's stdin; None when it is none: garbage, another event, another tool.
 
-    named: the harness that the installed command names. What the input tells about itself is believed first, since
-    several harnesses run one another's hooks; env comes second.
+    named: the harness that the installed command names, "any" or "" where it names none. What the input tells about
+    itself is believed first, since several harnesses run one another's hooks; env comes second.
     """
     try:
         asked = json.loads(data.removeprefix(b"\xef\xbb\xbf"))
@@ -182,6 +182,6 @@ def _harness(asked: Mapping[str, Any], named: str, env: Mapping[str, str]) -> st
         return "cursor" if named == "cursor" else "copilot"
     if env.get("COPILOT_CLI"):
         return "copilot"
-    if env.get("CLAUDECODE") or named in ("", "claude"):
+    if env.get("CLAUDECODE") or named in ("", "any", "claude"):
         return "claude"
     return named

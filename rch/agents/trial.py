@@ -20,14 +20,15 @@ BUILD = "cd crate && /usr/bin/make -j2 2>&1 | tail -5"
 
 LIMIT_S = 10.0
 
-# How the agent's process looks when its user has allowed everything: the rules are read from there.
-_PROCESS = {
+PROCESS = {
     "claude": ("claude",),
     "codex": ("codex",),
     "gemini": ("gemini", "--yolo"),
     "cursor": ("cursor-agent", "--force"),
     "copilot": ("copilot", "--allow-all-tools"),
+    "opencode": ("opencode",),
 }
+"""How the agent's process looks when its user has allowed everything: the rules are read from there."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def run(harness: str, setting: Setting, env: Mapping[str, str], cwd: str, data: 
             words, input=data, capture_output=True, env=dict(env), cwd=cwd, timeout=LIMIT_S, check=False
         )
         return done.returncode, done.stdout
-    name, *flags = _PROCESS.get(harness, (harness,))
+    name, *flags = PROCESS.get(harness, (harness,))
     if harness == "claude" and setting.http_port:
         words = [name, "-I", "-c", _POST, http_hook(setting.http_port)["url"], _token(setting, env)]
         done = subprocess.run(

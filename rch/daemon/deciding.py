@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rch.config import Config
@@ -32,20 +33,24 @@ def decide(order: Order, config: Config) -> Segment:
 
 
 def understood(order: Order, segment: Segment) -> Order:
-    """The order with the build's own words and what the job runs.
+    """The order with the build's own words and what the job runs. Raises as :func:`checked_words` does."""
+    assert segment.kind is not None
+    words = checked_words(segment.argv or order.argv, segment.kind, order.cwd, order.env)
+    run = Argv(*build_argv(words, segment.kind)) if segment.kind.run_locally_after else order.argv
+    return replace(order, words=words, run=run)
+
+
+def checked_words(argv: Sequence[str], kind: Kind, cwd: str, env: Mapping[str, str]) -> Argv:
+    """The build's own words *argv* with cargo's aliases expanded.
 
     Raises NotOffloadable with a ``preflight-…`` code when the tool here will only report an error.
     """
-    assert segment.kind is not None
-    words = Argv(*(segment.argv or order.argv))
-    if segment.kind.name.startswith("cargo."):
-        words = Argv(*expand_aliases(words, cargo_aliases(order.cwd, order.env)))
-    run = Argv(*build_argv(words, segment.kind)) if segment.kind.run_locally_after else order.argv
-    if segment.kind.name != FREE_COMMAND.name:
-        found = preflight.check(words, segment.kind, order.cwd, read_small, names_in)
+    words = Argv(*(expand_aliases(argv, cargo_aliases(cwd, env)) if kind.name.startswith("cargo.") else argv))
+    if kind.name != FREE_COMMAND.name:
+        found = preflight.check(words, kind, cwd, read_small, names_in)
         if found.reason:
             raise NotOffloadable(found.details, code=found.reason, hint=found.suggestion)
-    return replace(order, words=words, run=run)
+    return words
 
 
 CHECK_S = 5

@@ -14,7 +14,7 @@ from rch.intercept.wordlist import KEEPING_WRAPPERS, REJECT_WORDS, SHELLS, UNSUP
 from rch.intercept.wrapper import WRAPPERS, program_name, unwrap
 from rch.toolchains import TOOLCHAINS, toolchain_of
 from rch.toolchains.option import UNKNOWN
-from rch.toolchains.rule import Build, Call, Stay
+from rch.toolchains.rule import Build, Call, Stay, Toolchain
 
 Aliases = Callable[[str], Mapping[str, tuple[str, ...]]]
 """Directory -> cargo's aliases there (name -> words), read by the caller; asked only where a name may be one."""
@@ -38,9 +38,10 @@ class Judged:
     """What :func:`judge_words` found: the fields of a Segment that do not depend on where the words stand.
 
     at: index of the first word of the build (or of the command behind its wrappers).
+    env: what its wrappers set for it. moved: they change its directory.
     """
 
-    __slots__ = ("at", "confidence", "detail", "kind", "reason", "tier", "verdict")
+    __slots__ = ("at", "confidence", "detail", "env", "kind", "moved", "reason", "tier", "verdict")
 
     def __init__(
         self,
@@ -52,8 +53,12 @@ class Judged:
         verdict: Verdict = Verdict.LOCAL,
         kind: Kind | None = None,
         confidence: float = 0.0,
+        env: Mapping[str, str] = {},
+        moved: bool = False,
     ) -> None:
         self.at = at
+        self.env = env
+        self.moved = moved
         self.tier = tier
         self.reason = reason
         self.detail = detail
@@ -105,26 +110,38 @@ def judge_words(
             return Judged(at, 4, "unsupported-tool", f"{program} is not supported")
         return Judged(at, 2, "not-a-build", "no build word")
     moved = moved or unwrapped.moved
+    env = {**env, **unwrapped.assignments} if unwrapped.assignments else env
     call = Call(
-        program, tuple(words[at + 1 :]), cwd, partial(no_aliases if moved else aliases, cwd), policy.run_tests, moved
+        program,
+        tuple(words[at + 1 :]),
+        cwd,
+        partial(no_aliases if moved else aliases, cwd),
+        policy.run_tests,
+        moved,
     )
+    judged = _by_toolchain(tool, call, at, env, policy)
+    judged.env, judged.moved = unwrapped.assignments, unwrapped.moved
+    return judged
+
+
+def _by_toolchain(tool: Toolchain, call: Call, at: int, env: Mapping[str, str], policy: Policy) -> Judged:
     answer = tool.judge(call)
     if isinstance(answer, Stay):
         return Judged(at, answer.tier, answer.reason, answer.detail)
     if not policy.toolchains.get(tool.name, tool.on_by_default):
         return Judged(at, 3, "toolchain-off", f"interception.toolchains.{tool.name} is off", kind=answer.kind)
-    pattern = _excluding(policy.exclude, (program, *words[at + 1 :]))
+    pattern = _excluding(policy.exclude, (call.program, *call.words))
     if pattern:
         return Judged(at, 3, "excluded", f"interception.exclude has {pattern!r}", kind=answer.kind)
     if answer.kind.run_locally_after and not policy.full_return:
         detail = "it would be built again here, for artifacts.build_dir does not return everything"
         return Judged(at, 3, "not-worth-it", detail, kind=answer.kind)
-    confidence = confidence_of(answer.kind, words[at + 1 :])
+    confidence = confidence_of(answer.kind, call.words)
     own_rule = answer.own_rule and policy.structure != "strict"
     if confidence < policy.confidence_threshold and not own_rule:
         detail = f"confidence {confidence:.2f} is below the threshold {policy.confidence_threshold:.2f}"
         return Judged(at, 4, "below-threshold", detail, kind=answer.kind, confidence=confidence)
-    return _switched(at, answer, confidence, {**env, **unwrapped.assignments}, policy)
+    return _switched(at, answer, confidence, env, policy)
 
 
 def _switched(at: int, answer: Build, confidence: float, env: Mapping[str, str], policy: Policy) -> Judged:

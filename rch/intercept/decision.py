@@ -49,6 +49,7 @@ class Segment:
     tier:       0 instant reject, 1 structure, 2 keyword, 3 never-intercept, 4 classification.
     reason:     a code of the closed list (coverage C-8), or "" for an offload.
     detail:     the same for people.
+    cwd, env:   where it runs, "" where the line does not say; the variables that the line sets for it alone.
     """
 
     start: int
@@ -61,14 +62,24 @@ class Segment:
     reason: str
     detail: str = ""
     argv: tuple[str, ...] = ()
+    cwd: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def goes_through_rch(self) -> bool:
+        """Is it rewritten? So is a build that a switch, a mistake in one, or the threshold keeps here.
+
+        ``rch exec`` tells the reason and runs it under local slots, as it does for a shim (coverage A-5 to A-7).
+        """
+        return self.verdict is Verdict.OFFLOAD or self.reason in ("local-only", "bad-environment", "below-threshold")
 
 
 @dataclass(frozen=True)
 class Decision:
     """The verdict over a line: offload when at least one segment is.
 
-    A segment that is local only because of ``RCH_LOCAL_ONLY`` is rewritten all the same, so that ``rch exec`` runs it
-    here under local slots (coverage A-7): ask ``rewritten != command``, not the verdict, whether the line changed.
+    A line may be rewritten though all of it is local (:attr:`Segment.goes_through_rch`): ask ``rewritten != command``,
+    not the verdict, whether the line changed.
     """
 
     command: str

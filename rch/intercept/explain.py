@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rch.intercept.argv import Aliases, no_aliases
 from rch.intercept.decision import Decision, Policy, Segment, Verdict
 from rch.intercept.line import decide
+
+Stays = Callable[[Segment], tuple[str, str]]
+"""Why the project of an offload, as it lies here, would keep it here all the same: code and detail, "" for nothing."""
+
+
+def nothing_known(_segment: Segment) -> tuple[str, str]:
+    """For callers that do not look at the project."""
+    return "", ""
 
 
 def explain_json(
@@ -17,22 +25,26 @@ def explain_json(
     env: Mapping[str, str] = {},
     *,
     aliases: Aliases = no_aliases,
+    stays: Stays = nothing_known,
 ) -> dict[str, Any]:
     """The object of ``rch explain --json``: command, decision, rewritten, segments.
 
     A segment has start and end (byte offsets in the UTF-8 of command), text, kind (a name or None), decision,
     confidence (0 to 1), tier (0 to 4), reason (a code, "" for an offload) and detail (the same for people).
+    would_stay is the code with which ``rch exec`` would run an offload here all the same because of its project as it
+    lies here, "" where nothing is known against it; detail has the words.
     """
     decision = decide(command, cwd, policy, env, aliases=aliases)
     return {
         "command": decision.command,
         "decision": decision.verdict.value,
         "rewritten": decision.rewritten,
-        "segments": [_segment_json(segment) for segment in decision.segments],
+        "segments": [_segment_json(segment, stays) for segment in decision.segments],
     }
 
 
-def _segment_json(segment: Segment) -> dict[str, Any]:
+def _segment_json(segment: Segment, stays: Stays) -> dict[str, Any]:
+    code, why = stays(segment) if segment.verdict is Verdict.OFFLOAD else ("", "")
     return {
         "start": segment.start,
         "end": segment.end,
@@ -42,7 +54,8 @@ def _segment_json(segment: Segment) -> dict[str, Any]:
         "confidence": segment.confidence,
         "tier": segment.tier,
         "reason": segment.reason,
-        "detail": segment.detail,
+        "detail": segment.detail or why,
+        "would_stay": code,
     }
 
 
@@ -53,11 +66,16 @@ def explain_text(
     env: Mapping[str, str] = {},
     *,
     aliases: Aliases = no_aliases,
+    stays: Stays = nothing_known,
 ) -> str:
     """The same for people: the line with its builds in brackets, one line per segment, the rewritten line."""
     decision = decide(command, cwd, policy, env, aliases=aliases)
     lines = _marked(decision).splitlines() or [""]
-    lines.extend(f"  {_shown(segment)}" for segment in decision.segments)
+    for segment in decision.segments:
+        lines.append(f"  {_shown(segment)}")
+        code, why = stays(segment) if segment.verdict is Verdict.OFFLOAD else ("", "")
+        if code:
+            lines.append(f"    └ would be local  {code}: {why}")
     changed = decision.rewritten != decision.command
     lines.extend((f"rewritten: {_shortened(decision.rewritten)}" if changed else "not rewritten").splitlines())
     return "\n".join(_printable(line) for line in lines)

@@ -114,29 +114,33 @@ def _segment(
         moved=moved,
     )
     start, end = command.words[judged.at].start, command.words[-1].end
-    tier, reason, detail = judged.tier, judged.reason, judged.detail
-    verdict, kind = judged.verdict, judged.kind
-    if _goes_through_rch(verdict, reason):
-        doubt = command.doubt
-        if not doubt and policy.structure == "strict" and not command.plain:
-            doubt = "strict: only a simple command, or the first one before &&"
-        if doubt:
-            verdict, tier, reason, detail = Verdict.LOCAL, 1, "structure", doubt
     argv = words[judged.at :]
-    if reason == "not-a-build" and _hides_a_build(argv):
-        tier, reason, detail = 1, "structure", f"what {argv[0]} runs cannot be rewritten exactly"
-    return Segment(
+    found = Segment(
         start=start,
         end=end,
         text=data[start:end].decode("utf-8"),
-        verdict=verdict,
-        kind=kind,
+        verdict=judged.verdict,
+        kind=judged.kind,
         confidence=judged.confidence,
-        tier=tier,
-        reason=reason,
-        detail=detail,
+        tier=judged.tier,
+        reason=judged.reason,
+        detail=judged.detail,
         argv=tuple(argv) if not any(UNKNOWN in word for word in argv) else (),
+        cwd="" if moved or judged.moved else there,
+        env={**command.assignments, **judged.env},
     )
+    if found.goes_through_rch:
+        doubt = command.doubt
+        if not doubt and policy.structure == "strict" and not command.plain:
+            doubt = "strict: only a simple command, or the first one before &&"
+        return _doubtful(found, doubt) if doubt else found
+    if found.reason == "not-a-build" and _hides_a_build(argv):
+        return _doubtful(found, f"what {argv[0]} runs cannot be rewritten exactly")
+    return found
+
+
+def _doubtful(segment: Segment, detail: str) -> Segment:
+    return replace(segment, verdict=Verdict.LOCAL, tier=1, reason="structure", detail=detail)
 
 
 def _follow(cwd: str, moves: Sequence[str]) -> tuple[str, bool]:
@@ -152,11 +156,6 @@ def _follow(cwd: str, moves: Sequence[str]) -> tuple[str, bool]:
     return cwd, lost
 
 
-def _goes_through_rch(verdict: Verdict, reason: str) -> bool:
-    """What is rewritten: every offload, and a build that RCH_LOCAL_ONLY keeps here under local slots (coverage A-7)."""
-    return verdict is Verdict.OFFLOAD or reason == "local-only"
-
-
 def _hides_a_build(argv: Sequence[str]) -> bool:
     """True for a shell or ``eval`` given text with a build in it: no build without a verdict (lessons IC-01)."""
     name = program_name(argv[0])
@@ -167,7 +166,7 @@ def _hides_a_build(argv: Sequence[str]) -> bool:
 
 def _rewrite(data: bytes, line: Line, segments: Sequence[Segment], prefix: str) -> tuple[bytes, bool]:
     """*data* with *prefix* before every build, and whether a second reading finds exactly that in it."""
-    places = {segment.start for segment in segments if _goes_through_rch(segment.verdict, segment.reason)}
+    places = {segment.start for segment in segments if segment.goes_through_rch}
     if not places:
         return data, True
     inserted = prefix.encode("ascii")
@@ -193,7 +192,6 @@ def _rewrite(data: bytes, line: Line, segments: Sequence[Segment], prefix: str) 
 
 
 def _withdrawn(segment: Segment) -> Segment:
-    if not _goes_through_rch(segment.verdict, segment.reason):
+    if not segment.goes_through_rch:
         return segment
-    detail = "the rewritten line would not read as the same commands"
-    return replace(segment, verdict=Verdict.LOCAL, tier=1, reason="structure", detail=detail)
+    return _doubtful(segment, "the rewritten line would not read as the same commands")

@@ -42,7 +42,8 @@ class TestExplain:
         file = shell.cwd / ".rch/config.toml"
         file.parent.mkdir()
         file.write_text("[interception]\nexclude = ['cargo doc']\n")
-        assert shell("explain", "--json", "cargo doc").json["segments"][0]["reason"] == "excluded"
+        excluded = shell("explain", "--json", "cargo doc").json["segments"][0]
+        assert (excluded["reason"], excluded["tier"]) == ("excluded", 3)
         assert (
             shell("explain", "--json", "cargo build", RCH_LOCAL_ONLY="1").json["segments"][0]["reason"] == "local-only"
         )
@@ -52,6 +53,37 @@ class TestExplain:
     def test_says_it_to_people_with_the_rewritten_line(self, shell: Any) -> None:
         out = shell("explain", "cargo build | tail").out
         assert "rewritten: rch exec -- cargo build | tail" in out
+
+    @pytest.mark.parametrize(
+        ("line", "reason"),
+        [
+            ("cargo build", ""),
+            ("CARGO_TARGET_DIR=/tmp/x cargo build", "output-outside-roots"),
+            ("time env CARGO_TARGET_DIR=/tmp/x cargo build", "output-outside-roots"),
+            ("CARGO_TARGET_DIR=out cargo build", ""),
+            ("cd src && cargo build -p nobody", "preflight-missing-dependency"),
+            ("cd $X && cargo build -p nobody", ""),
+            ("cd /usr && make", "path-not-bindable"),
+            ("git status", ""),
+        ],
+    )
+    def test_ic_09_tells_what_rch_exec_would_say_of_the_project(self, shell: Any, line: str, reason: str) -> None:
+        (shell.cwd / "src").mkdir()
+        (shell.cwd / "src/main.rs").write_text("fn main() {}\n")
+        (shell.cwd / "Cargo.toml").write_text('[package]\nname = "p"\nversion = "1.0.0"\n')
+        found = shell("explain", "--json", line).json["segments"][-1]
+        assert (found["reason"] or found["would_stay"]) == (reason or found["reason"])
+        assert (reason in found["detail"]) or bool(found["detail"]) is bool(reason or found["reason"])
+        assert (f"would be local  {reason}: " in shell("explain", line).out) is bool(reason)
+        ended = shell("explain", "--batch", "--json", stdin=f"{line}\n")
+        assert json.loads(ended.out)["segments"][-1]["would_stay"] == ""
+
+    def test_ic_09_reads_the_callers_environment_as_rch_exec_does(self, shell: Any) -> None:
+        (shell.cwd / "Cargo.toml").write_text('[package]\nname = "p"\nversion = "1.0.0"\n')
+        (shell.cwd / "src").mkdir()
+        (shell.cwd / "src/lib.rs").write_text("")
+        found = shell("explain", "--json", "cargo check", CARGO_TARGET_DIR="/tmp/x").json["segments"][0]
+        assert found["would_stay"] == "output-outside-roots"
 
     @pytest.mark.parametrize("words", [[], ["--batch", "x"]])
     def test_refuses_what_is_unclear(self, shell: Any, words: list[str]) -> None:

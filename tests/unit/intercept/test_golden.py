@@ -45,7 +45,8 @@ class TestAGoldenLine:
 
     def test_is_rewritten_only_before_its_builds(self, golden: Golden) -> None:
         data = golden.line.encode()
-        for start, _end in sorted(golden.offloads, reverse=True):
+        told = [span for span, reason in golden.locals.items() if reason in ("local-only", "bad-environment")]
+        for start, _end in sorted([*golden.offloads, *told], reverse=True):
             data = data[:start] + b"rch exec -- " + data[start:]
         assert _decide(golden, "transparent").rewritten == data.decode()
 

@@ -288,6 +288,16 @@ class TestTheSwitches:
         assert decide("make; ls", CWD, POLICY, {"RCH_LOCAL_ONLY": "1"}).rewritten == "rch exec -- make; ls"
         assert decide("RCH_LOCAL_ONLY=1 make", CWD, POLICY).rewritten == "RCH_LOCAL_ONLY=1 rch exec -- make"
 
+    def test_a_5_what_rch_exec_has_to_tell_goes_through_it(self) -> None:
+        """As through a shim: a wrong value and a threshold are told, and the build has its local slots."""
+        assert decide("make; ls", CWD, POLICY, {"RCH_LOCAL_ONLY": "perhaps"}).rewritten == "rch exec -- make; ls"
+        high = Policy(confidence_threshold=0.9)
+        assert decide("make; cargo build", CWD, high).rewritten == "rch exec -- make; rch exec -- cargo build"
+
+    @pytest.mark.parametrize("env", [{"RCH_BYPASS": "1"}, {"RCH_ENABLED": "0"}, {"RCH_ON_WORKER": "1"}], ids=str)
+    def test_a_7_what_switches_rch_off_leaves_the_line(self, env: dict[str, str]) -> None:
+        assert decide("cd x && make; ls", CWD, POLICY, env).rewritten == "cd x && make; ls"
+
     def test_enabled_beats_the_configuration(self) -> None:
         off = Policy(enabled=False)
         assert decide("make", CWD, off).segments[0].reason == "disabled"
@@ -359,7 +369,7 @@ def test_ic_09_argv_and_line_agree_on_every_simple_golden_line() -> None:
             if not segment.argv or segment.tier == 1 or segment.reason == "output-outside-roots":
                 continue
             same = classify_argv(segment.argv, CWD, policy)
-            if segment.reason in ("bypass", "disabled", "on-worker", "bad-environment"):
+            if segment.reason in ("bypass", "disabled", "on-worker", "local-only", "bad-environment"):
                 continue  # the assignment in front of it is no part of argv
             assert (same.verdict, same.kind, same.reason) == (segment.verdict, segment.kind, segment.reason), segment
             compared += 1
