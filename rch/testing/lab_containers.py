@@ -170,6 +170,17 @@ class ContainerWorker:
     def thaw(self) -> None:
         self._podman.run("unpause", self.container)
 
+    def cut_off(self) -> None:
+        """Take its way out: it reaches this machine and the lab's other workers, no registry and no mirror."""
+        # Root in the container may not do that; here, in its network, we may.
+        pid = self._podman.run("inspect", "--format", "{{.State.Pid}}", self.container).stdout.decode().strip()
+        subprocess.run(
+            ["nsenter", "--target", pid, "--net", program("ip"), "route", "del", "default"],
+            stdin=subprocess.DEVNULL,
+            check=True,
+            timeout=30,
+        )
+
     def run(self, *words: str, timeout_s: float = 60) -> subprocess.CompletedProcess[bytes]:
         """Run *words* in it as root, not by way of ssh; the result is not checked."""
         return self._podman.run("exec", self.container, *words, timeout_s=timeout_s, check=False)

@@ -1,7 +1,8 @@
 """Bare containers for a molecule scenario: what molecule/shared/create.yml and destroy.yml call.
 
 ``python -m rch.testing.scenario up NAME --containers 2 --inventory DIR`` starts ``box1`` and ``box2`` of the container
-lab, unprovisioned, and writes DIR/hosts.yml (group ``rch_workers``) for Ansible; ``down NAME`` removes every trace.
+lab, unprovisioned, and writes DIR/hosts.yml (group ``rch_workers``) for Ansible; ``down NAME`` removes every trace,
+with ``--state DIR`` the scenario's workstation too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 
 from rch.errors import RchError
 from rch.fleet.playbooks import close_masters
-from rch.testing.lab import LAB_ROOT, write_private
+from rch.testing.lab import LAB_ROOT, remove_tree, stop_daemons, write_private
 from rch.testing.lab_containers import ContainerLab
 
 PREFIX = "molecule-"
@@ -42,9 +43,15 @@ def up(name: str, *, containers: int, systemd: int, cpus: float | None, inventor
     )
 
 
-def down(name: str) -> None:
-    """Remove containers, network, keys and kept connections of scenario *name*; one that is not there is down."""
+def down(name: str, state: str = "") -> None:
+    """Remove containers, network, keys and kept connections of scenario *name*; one that is not there is down.
+
+    state: RCH_STATE_DIR of the scenario: its rchd ends, and what it remembers of machines that are gone goes.
+    """
     directory = lab_directory(name)
+    if state and os.path.isdir(state):
+        stop_daemons(os.path.dirname(state))
+        remove_tree(state)
     try:
         with open(os.path.join(directory, "control"), encoding="utf-8") as file:
             control = file.read()
@@ -74,6 +81,8 @@ def main() -> int:
             command.add_argument("--systemd", type=int, default=0, help="how many, from the first on, run systemd")
             command.add_argument("--cpus", type=float, help="CPUs that each may use")
             command.add_argument("--inventory", required=True, metavar="DIR")
+        else:
+            command.add_argument("--state", default="", metavar="DIR", help="RCH_STATE_DIR of the scenario")
     options = parser.parse_args()
     try:
         if options.command == "up":
@@ -85,7 +94,7 @@ def main() -> int:
                 inventory=options.inventory,
             )
         else:
-            down(options.name)
+            down(options.name, options.state)
     except RchError as error:
         print(error.one_line(), file=sys.stderr)
         return error.exit_status

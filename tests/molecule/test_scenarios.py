@@ -14,7 +14,7 @@ from rch.testing.scenario import down
 CHECKOUT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.parent.name for path in CHECKOUT.glob("molecule/*/molecule.yml"))
 
-IN_CI: set[str] = set()
+IN_CI = {"site"}
 """Scenarios that are worth their minutes in every run; the others run in ./dev test --all."""
 
 LIMIT_S = 1500
@@ -35,6 +35,7 @@ def test_a_scenario_ends_well(name):
     if os.geteuid() != 0:
         pytest.skip("container workers need root for a network bridge; the CI machine (root) runs this")
     kept = {k: v for k, v in os.environ.items() if not re.match("RCH_(?!LAB_)|ANSIBLE_|MOLECULE_|PYTEST_", k)}
+    place = CHECKOUT / ".cache" / "molecule" / name
     try:
         done = subprocess.run(
             ["molecule", "test", "--no-command-borders", "--scenario-name", name],
@@ -43,7 +44,7 @@ def test_a_scenario_ends_well(name):
                 **kept,
                 "PATH": f"{os.path.dirname(sys.executable)}:{kept['PATH']}:/usr/sbin:/sbin",
                 # Not in the user's ~/.ansible, where all checkouts of one name meet.
-                "MOLECULE_EPHEMERAL_DIRECTORY": str(CHECKOUT / ".cache" / "molecule" / name),
+                "MOLECULE_EPHEMERAL_DIRECTORY": str(place),
                 "NO_COLOR": "1",
                 "ANSIBLE_NOCOLOR": "1",
             },
@@ -55,7 +56,7 @@ def test_a_scenario_ends_well(name):
             check=False,
         )
     finally:
-        down(name)
+        down(name, str(place / "state"))
     assert done.returncode == 0, done.stdout[-8000:]
     # molecule itself does not look at what a check says would change.
     last_check = next(output for step, output in reversed(steps(done.stdout)) if step == "check")

@@ -1,6 +1,8 @@
 """What the workers are after site.yml: the real thing is tried, as the account that runs the jobs."""
 
 import json
+import shlex
+import subprocess
 
 CACHE = "/home/rch/.rch"
 SANDBOX = (
@@ -36,3 +38,16 @@ def test_every_cpu_is_a_slot(host):
 def test_a_session_of_the_host_is_what_rch_records_of_it(host):
     assert host.file("/etc/ssh/sshd_config.d/50-rch.conf").contains("Match User rch")
     assert host.file(CACHE).mode == 0o700
+
+
+def test_a_shell_is_refused_where_the_forced_command_is(host):
+    about = host.ansible.get_variables()
+    words = ["ssh", *shlex.split(about["ansible_ssh_common_args"]), "-o", "BatchMode=yes", "-i", about["rch_ssh_key"]]
+    done = subprocess.run(
+        [*words, f"rch@{about['ansible_host']}", "id", "-un"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+    )  # fmt: skip
+    if about["inventory_hostname"] == "box2":
+        assert (done.returncode, done.stdout) == (126, b"")
+        assert b"this key starts rch-wkr and rsync, nothing else" in done.stderr
+    else:
+        assert (done.returncode, done.stdout) == (0, b"rch\n")
