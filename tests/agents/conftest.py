@@ -27,6 +27,8 @@ class Scene:
         self.state = state
         place = state.directory
         self.agent = Agent(name, clis, os.path.join(place, "home"), os.path.join(place, "proj"))
+        # As rchd has it; a client that was told of another one says so in a line.
+        self.agent.env["RCH_INVENTORY"] = state.environment["RCH_INVENTORY"]
         os.makedirs(self.agent.home)
         os.makedirs(self.agent.project)
         self.crate = os.path.join(self.agent.project, "crate")
