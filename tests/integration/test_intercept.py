@@ -230,6 +230,14 @@ SWITCHES = {
     "threshold": ({}, "[interception]\nconfidence_threshold = 0.9\n"),
     "project off": ({}, "[project]\nenabled = false\n"),
     "local_only": ({}, "[project]\nlocal_only = true\n"),
+    "a bad file": ({}, "structure = ["),
+}
+TOLD = {
+    "RCH_LOCAL_ONLY": ["local-only"],
+    "local_only": ["local-only"],
+    "a bad value": ["bad-environment"],
+    "threshold": ["below-threshold"],
+    "a bad file": ["bad-config"],
 }
 
 
@@ -280,10 +288,7 @@ class TestHookShimExecAndExplain:
                 went["explain"] = int(segment["decision"] == "offload")
         assert len(set(went.values())) == 1, went
         assert reasons["by_exec"] == reasons["by_shim"], reasons
-        # What the hook leaves alone does not pass rch, which says nothing then; what it rewrites says the same.
-        assert reasons["by_hook"] in ([], reasons["by_exec"]), reasons
-        if name in ("RCH_LOCAL_ONLY", "local_only"):
-            assert reasons["by_hook"] == ["local-only"]
+        assert reasons["by_hook"] == reasons["by_exec"] == TOLD.get(name, []), reasons
         assert went["by_exec"] == (name in ("nothing", "another is excluded"))
 
 

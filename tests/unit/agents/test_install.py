@@ -105,6 +105,13 @@ class TestAForeignFile:
         assert Path(backup).read_bytes() == self.text
         assert re.fullmatch(re.escape(str(self.path)) + r"\.bak\.[0-9]+", backup)
 
+    def test_b_11_keeps_that_one_when_an_entry_of_another_day_is_replaced(self, setting, env, harness):
+        install(harness, setting, env)
+        self.path.write_bytes(self.path.read_bytes().replace(b"rch-hook", b"rch-hook --old"))
+        install(harness, setting, env)
+        (backup,) = backups(str(self.path))
+        assert Path(backup).read_bytes() == self.text
+
     def test_that_was_edited_meanwhile_loses_our_entries_alone(self, setting, env, harness):
         install(harness, setting, env)
         document = json.loads(self.path.read_text())
