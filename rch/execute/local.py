@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from rch.errors import ToolMissing, Unreachable
-from rch.execute.channel import Answer, Channel
-from rch.execute.executor import BulkSettings, Hello, Moved
-from rch.execute.handshake import Clock, greet
+from rch.errors import ToolMissing
+from rch.execute.channel import Channel
+from rch.execute.executor import Hello, Moved
+from rch.execute.handshake import greet
+from rch.execute.over_channel import OverChannel
 from rch.execute.rsync import Rsync
 from rch.fleet.model import Worker
 from rch.paths import AbsPath
@@ -41,38 +40,18 @@ class ProcessPipe:
             self._process.stdin.close()
 
 
-class LocalExecutor:
+class LocalExecutor(OverChannel):
     """rch-wkr on this machine, below *directory* (absolute; made when missing)."""
 
     def __init__(self, worker: Worker, *, directory: AbsPath, client: str) -> None:
-        self._worker = worker
-        self.bulk = BulkSettings()
+        super().__init__(worker, client)
         self._directory = directory
-        self._client = client
-        self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._channel: Channel | None = None
-        self._hello: Hello | None = None
-        self._clock = Clock()
         self._rsync = Rsync(worker.name)
-
-    @property
-    def worker(self) -> Worker:
-        return self._worker
 
     @property
     def cache_dir(self) -> str:
         return self._directory
-
-    @property
-    def channel(self) -> Channel | None:
-        """The control channel, for counters and pings; None before connect and after its end."""
-        channel = self._channel
-        return channel if channel is not None and channel.ended is None else None
-
-    @property
-    def connected(self) -> bool:
-        return self.channel is not None and self._hello is not None
 
     def connect(self) -> Hello:
         with self._lock:
@@ -99,16 +78,6 @@ class LocalExecutor:
             self._hello = greet(self._channel, self._client, self._clock)
             return self._hello
 
-    def request(
-        self, op: str, fields: Mapping[str, Any] | None = None, body: bytes = b"", *, timeout_s: float = 30.0
-    ) -> Answer:
-        channel = self.channel
-        if channel is None:
-            raise Unreachable(f"{self._worker.name}: not connected", host=self._worker.name, stage="request")
-        if op == "ping":
-            return self._clock.ping(channel, timeout_s)
-        return channel.request(op, fields, body, timeout_s=timeout_s)
-
     def send_files(self, source: AbsPath, paths: Sequence[str], target: str) -> Moved:
         return self._rsync.send(source, paths, target, self.bulk)
 
@@ -117,9 +86,6 @@ class LocalExecutor:
 
     def link_mbit_s(self) -> float | None:
         return None
-
-    def clock_offset_ns(self) -> int:
-        return self._clock.offset_ns
 
     def close(self) -> None:
         with self._lock:

@@ -8,7 +8,7 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import paramiko
@@ -17,10 +17,11 @@ from paramiko.ssh_exception import NoValidConnectionsError
 
 from rch.errors import RchError, ToolMissing, Unreachable, VersionMismatch
 from rch.execute import deploy
-from rch.execute.channel import Answer, Channel
-from rch.execute.executor import BulkSettings, Hello, Moved
-from rch.execute.handshake import Clock, greet
+from rch.execute.channel import Channel
+from rch.execute.executor import Hello, Moved
+from rch.execute.handshake import greet
 from rch.execute.link import LinkRate
+from rch.execute.over_channel import OverChannel
 from rch.execute.rsync import Rsync
 from rch.execute.ssh_settings import SshSettings, config_file_text, ssh_settings
 from rch.fleet.model import Worker
@@ -50,7 +51,7 @@ class ChannelPipe:
         self._channel.close()
 
 
-class SshExecutor:
+class SshExecutor(OverChannel):
     """One worker over SSH.
 
     run_dir: rchd's run directory; holds the generated ssh_config and the control sockets of the bulk plane.
@@ -58,36 +59,16 @@ class SshExecutor:
     """
 
     def __init__(self, worker: Worker, *, run_dir: AbsPath, client: str) -> None:
-        self._worker = worker
-        self.bulk = BulkSettings()
+        super().__init__(worker, client)
         self._run_dir = run_dir
-        self._client = client
-        self._lock = threading.Lock()
         self._connection: Connection | None = None
-        self._channel: Channel | None = None
-        self._hello: Hello | None = None
         self._cache_dir = ""
-        self._clock = Clock()
         self._link = LinkRate()
         self._rsync: Rsync | None = None
 
     @property
-    def worker(self) -> Worker:
-        return self._worker
-
-    @property
     def cache_dir(self) -> str:
         return self._cache_dir
-
-    @property
-    def channel(self) -> Channel | None:
-        """The control channel, for counters and pings; None before connect and after its end."""
-        channel = self._channel
-        return channel if channel is not None and channel.ended is None else None
-
-    @property
-    def connected(self) -> bool:
-        return self.channel is not None and self._hello is not None
 
     def connect(self) -> Hello:
         with self._lock:
@@ -111,16 +92,6 @@ class SshExecutor:
             self._rsync = Rsync(self._worker.name, *self._bulk_settings(settings))
             return hello
 
-    def request(
-        self, op: str, fields: Mapping[str, Any] | None = None, body: bytes = b"", *, timeout_s: float = 30.0
-    ) -> Answer:
-        channel = self.channel
-        if channel is None:
-            raise Unreachable(f"{self._worker.name}: not connected", host=self._worker.name, stage="request")
-        if op == "ping":
-            return self._clock.ping(channel, timeout_s)
-        return channel.request(op, fields, body, timeout_s=timeout_s)
-
     def send_files(self, source: AbsPath, paths: Sequence[str], target: str) -> Moved:
         return self._link.note(self._bulk().send(source, paths, f"rch:{target}", self.bulk))
 
@@ -129,9 +100,6 @@ class SshExecutor:
 
     def link_mbit_s(self) -> float | None:
         return self._link.mbit_s
-
-    def clock_offset_ns(self) -> int:
-        return self._clock.offset_ns
 
     def close(self) -> None:
         with self._lock:
