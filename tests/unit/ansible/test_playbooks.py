@@ -1,6 +1,8 @@
 """What a play says before it changes anything, on this machine alone."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -171,3 +173,57 @@ class TestTheLockOfToolchains:
         keys = {"rust.channel": "1.95.0", "rust.components": ["clippy", "rust-src"], "caching.cc_wrapper": "ccache"}
         seen = json.dumps(["1.95.0", ["clippy", "rust-src"], "ccache", keys])
         assert " ".join(done.stdout.split()).count(f"seen {seen}") == 2, done.stdout
+
+    def test_d_11_stops_the_role_that_cannot_have_what_a_key_asks_for(self, run, tmp_path):
+        asked = {
+            "channel": {"toolchain_rust_channel": "1.0.7"},
+            "date": {"toolchain_rust_channel": "nightly", "toolchain_rust_date": "2016-02-03"},
+            "components": {"toolchain_rust_components": ["no-such-part"]},
+            "targets": {"toolchain_rust_targets": ["riscv32i-none"]},
+            "gcc_version": {"toolchain_cpp_gcc_version": "1"},
+            "clang_version": {"toolchain_cpp_clang_version": "1"},
+        }
+        usual = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+            "toolchain_rust_method": "copy",
+            "toolchain_rust_in_place": True,
+            "toolchain_rust_cache_dir": str(tmp_path / "cache"),
+            "toolchain_rust_owner": "{{ lookup('ansible.builtin.pipe', 'id -un') }}",
+            "toolchain_rust_client": "none-yet",
+            "toolchain_cpp_install": False,
+        }
+        (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"vars": usual, "hosts": asked}}))
+        include = {"name": "{{ 'toolchain_cpp' if inventory_hostname is search('version') else 'toolchain_rust' }}"}
+        tasks = [{"ansible.builtin.include_role": include}]
+        plays = [{"hosts": "all", "gather_facts": False, "tasks": tasks}]
+        done = run(play(tmp_path, json.dumps(plays)), "--inventory", str(tmp_path / "hosts.yml"))
+        assert done.returncode == 2
+        nightly, compiler = (
+            "nightly-2016-02-03",
+            "; next: install it as the administrator of the machine, or want another one",
+        )
+        expected = {
+            "channel": ("toolchain_rust_channel cannot be had: rustc +1.0.7: ", "; next: here, rustup toolchain install 1.0.7"),
+            "date": (f"toolchain_rust_channel cannot be had: rustc +{nightly}: ", f"; next: here, rustup toolchain install {nightly}"),
+            "components": ("this workstation's Rust has no component no-such-part; ", "rustup component add no-such-part"),
+            "targets": ("this workstation's Rust has no target riscv32i-none; ", "rustup target add riscv32i-none"),
+            "gcc_version": (f"toolchain_cpp_gcc_version is 1, gcc there is {self.major('gcc')}", compiler),
+            "clang_version": (f"toolchain_cpp_clang_version is 1, clang there is {self.major('clang')}", compiler),
+        }  # fmt: skip
+        said = dict(message.split(": ", 1) for message in done.messages)
+        assert set(said) == set(expected)
+        for host, (begin, end) in expected.items():
+            assert said[host].startswith(begin)
+            assert said[host].endswith(end)
+            assert "\n" not in said[host]
+            assert len(said[host]) < 300
+        assert not (tmp_path / "cache").exists()
+
+    @staticmethod
+    def major(compiler):
+        """Its major version on this machine."""
+        if shutil.which(compiler) is None:
+            return "none"
+        said = subprocess.run([compiler, "-dumpversion"], capture_output=True, text=True, timeout=30, check=True).stdout
+        return said.split(".")[0].strip()
