@@ -13,7 +13,7 @@ from typing import Any
 
 import paramiko
 from fabric import Config, Connection
-from paramiko.ssh_exception import NoValidConnectionsError
+from paramiko.ssh_exception import IncompatiblePeer, NoValidConnectionsError
 
 from rch.errors import RchError, ToolMissing, Unreachable, VersionMismatch
 from rch.execute import deploy
@@ -27,6 +27,19 @@ from rch.execute.ssh_settings import SshSettings, config_file_text, ssh_settings
 from rch.fleet.model import Worker
 from rch.paths import AbsPath
 from rch.worker import protocol
+
+PARAMIKOS_KEX = (
+    "diffie-hellman-group1-sha1",
+    "diffie-hellman-group14-sha1",
+    "diffie-hellman-group14-sha256",
+    "diffie-hellman-group16-sha512",
+    "diffie-hellman-group-exchange-sha1",
+    "diffie-hellman-group-exchange-sha256",
+    "ecdh-sha2-nistp256",
+    "ecdh-sha2-nistp384",
+    "ecdh-sha2-nistp521",
+)
+"""Those of paramiko's key exchanges that ssh_settings.REFUSED_KEX names; paramiko takes no patterns."""
 
 HANDSHAKE_S = 15.0
 """A loaded worker may need seconds to start Python; a dead one is found by the connect limit."""
@@ -245,6 +258,7 @@ def open_connection(settings: SshSettings) -> Connection:
         "key_filename": list(settings.identity_files) or None,
         "look_for_keys": False,
         "allow_agent": not settings.identities_only,
+        "disabled_algorithms": {"kex": PARAMIKOS_KEX},
         "banner_timeout": HANDSHAKE_S,
         "auth_timeout": HANDSHAKE_S,
         "timeout": settings.connect_timeout_s,
@@ -293,6 +307,9 @@ def _connect_error(settings: SshSettings, error: Exception, elapsed_s: float) ->
     elif isinstance(error, paramiko.AuthenticationException):
         text = f"{where}: the key was refused"
         hint = "set rch_ssh_key in the inventory, then rch fleet apply"
+    elif isinstance(error, IncompatiblePeer) and "kex" in str(error):
+        text = f"{where}: the server offers no key exchange by curve25519"
+        hint = f"a newer OpenSSH on {settings.name}, or KexAlgorithms +curve25519-sha256 in its sshd_config"
     elif isinstance(error, TimeoutError):
         text, hint = f"{where}: connect timed out after {elapsed_s:.0f} s", f"rch workers probe {settings.name}"
     elif isinstance(error, paramiko.SSHException) and "not found in known_hosts" in str(error):

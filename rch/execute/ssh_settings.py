@@ -16,6 +16,10 @@ from rch.errors import Refused, Unreachable
 from rch.fleet.model import Declared
 from rch.paths import AbsPath
 
+REFUSED_KEX = ("diffie-hellman-*", "ecdh-sha2-*")
+"""Key exchanges that rch does not take part in, as OpenSSH's patterns: what is left is curve25519, alone or in a hybrid
+(coverage D-12; a server cannot be told so for one account)."""
+
 
 @dataclass(frozen=True)
 class SshSettings:
@@ -151,6 +155,7 @@ def config_file_text(settings: SshSettings, control_dir: AbsPath) -> str:
         "  GlobalKnownHostsFile /etc/ssh/ssh_known_hosts",
         "  StrictHostKeyChecking yes",
         "  BatchMode yes",
+        f"  KexAlgorithms -{','.join(REFUSED_KEX)}",
         "  ForwardAgent no",
         "  ForwardX11 no",
         *_multiplexing(settings, control_dir),

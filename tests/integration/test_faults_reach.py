@@ -4,11 +4,13 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from rch.testing.callers import rchd_pid
+from rch.testing.callers import rchd_pid, until
 from rch.testing.lab_provision import program
 from rch.testing.variants import behind, forget, new_key, own_cache, path_without, stub, vary
 
@@ -120,6 +122,40 @@ CASES = {
 }
 
 
+@pytest.fixture
+def old_server(embedded_worker, tmp_path):
+    """The port of another sshd of the embedded worker, which knows the older key exchanges alone."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    lines = Path(embedded_worker.directory, "sshd_config").read_text().splitlines()
+    lines = [line for line in lines if not line.startswith(("Port ", "PidFile "))]
+    config = tmp_path / "sshd_config"
+    config.write_text(
+        "\n".join([f"Port {port}", "KexAlgorithms ecdh-sha2-nistp256,diffie-hellman-group14-sha256", *lines])
+    )
+    with subprocess.Popen([program("sshd"), "-D", "-f", str(config)], stderr=subprocess.DEVNULL) as server:
+        try:
+            until(lambda: listens(port), "sshd listens")
+            yield port
+        finally:
+            server.terminate()
+
+
+def listens(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def trusting(worker, port):
+    """The worker's arguments of ssh, with its host key known under *port* too."""
+    known = Path(worker.directory, "known_hosts_of_others")
+    known.write_text(Path(worker.known_hosts).read_text().replace(f":{worker.port} ", f":{port} "))
+    return [word.replace(worker.known_hosts, str(known)) for word in worker.common_args()]
+
+
 def rch_lines(done):
     """What rch said; everything on stderr has to be that."""
     lines = done.stderr.decode().splitlines()
@@ -185,6 +221,19 @@ class TestTheCommandRunsHereWithOneReason:
         ends_103(rch_state, project, "rsync", "--worker", "lab1")
         doctor_names(rch_state, project, "worker:lab1:rsync")
 
+    def test_d_12_when_the_server_knows_no_key_exchange_by_curve25519(
+        self, rch_state, embedded_worker, old_server, project
+    ):
+        vary(
+            rch_state,
+            ansible_port=old_server,
+            ansible_ssh_common_args=shlex.join(trusting(embedded_worker, old_server)),
+        )
+        words = "the server offers no key exchange by curve25519"
+        runs_here(rch_state, project, "unreachable", words)
+        ends_103(rch_state, project, words, "--require-remote")
+        doctor_names(rch_state, project, "worker:lab1:unreachable")
+
     def test_when_no_daemon_can_be_started(self, rch_state, project):
         os.mkdir(os.path.join(rch_state.state_dir, "rch.db"))
         runs_here(rch_state, project, "no-daemon", "rchd")
@@ -204,9 +253,10 @@ class TestTheCommandRunsHereWithOneReason:
         assert (done.returncode, done.stdout, done.stderr) == (0, b"building\n", b"")
 
 
+@pytest.mark.parametrize("number", [0, 2], ids=["older", "newer"])
 class TestAWorkerOfAnotherProtocol:
     def test_is_deployed_anew_once_and_works_while_the_job_of_another_workstation_goes_on(
-        self, rch_state, new_state, embedded_lab, project, tmp_path
+        self, rch_state, new_state, embedded_lab, project, tmp_path, number
     ):
         cache = own_cache(rch_state, embedded_lab.worker, str(tmp_path / "cache"))
         other = new_state(embedded_lab)
@@ -216,11 +266,11 @@ class TestAWorkerOfAnotherProtocol:
             words, cwd=project, env=other.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as going:
             assert going.stdout.readline() == b"begun\n"
-            # What an older rch would have put there: it introduces itself with another number.
+            # What another rch would have put there: it introduces itself with another number.
             old = os.path.join(cache, "versions", "0" * 16, "rch-wkr")
             stub(old, "")
             with open(old, "w", encoding="utf-8") as file:
-                file.write('import sys\nsys.stdout.write("RCH-WKR 0\\n")\nsys.stdout.flush()\nsys.stdin.read()\n')
+                file.write(f'import sys\nprint("RCH-WKR {number}", flush=True)\nsys.stdin.read()\n')
             link = os.path.join(cache, "bin", "rch-wkr")
             os.unlink(link)
             os.symlink("../versions/" + "0" * 16 + "/rch-wkr", link)
@@ -233,21 +283,22 @@ class TestAWorkerOfAnotherProtocol:
             assert going.wait(30) == 0
 
     def test_that_cannot_be_replaced_is_refused_with_both_numbers(
-        self, rch_state, embedded_worker, worker_shell, project, tmp_path
+        self, rch_state, embedded_worker, worker_shell, project, tmp_path, number
     ):
-        old = stub(str(tmp_path / "old"), 'echo "RCH-WKR 0"; exec cat >/dev/null')
+        old = stub(str(tmp_path / "old"), f'echo "RCH-WKR {number}"; exec cat >/dev/null')
         worker_shell(
             f"case $SSH_ORIGINAL_COMMAND in *serve*) exec {shlex.quote(old)};; "
             f'*) exec sh -c "$SSH_ORIGINAL_COMMAND";; esac'
         )
-        runs_here(rch_state, project, "unreachable", "protocol 0")
-        ends_103(rch_state, project, "protocol 0", "--require-remote")
+        both = f"rch-wkr speaks protocol {number}, this rchd 1"
+        runs_here(rch_state, project, "unreachable", both)
+        ends_103(rch_state, project, both, "--require-remote")
         doctor_names(rch_state, project, "worker:lab1:rch-wkr")
 
 
 class TestATimeLimit:
     def test_ends_the_command_with_124_and_leaves_no_process(self, rch_state, project):
-        from rch.testing.callers import alive, slots_used, token, until
+        from rch.testing.callers import alive, slots_used, token
 
         mark = token()
         config = os.path.join(rch_state.environment["XDG_CONFIG_HOME"], "rch", "config.toml")

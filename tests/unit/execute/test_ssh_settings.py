@@ -1,11 +1,15 @@
 """What both planes are given of an identity: the one that was configured, private, and no other."""
 
 import os
+import subprocess
+from fnmatch import fnmatch
 
+import paramiko
 import pytest
 
 from rch.errors import Refused
-from rch.execute.ssh_settings import config_file_text, ssh_settings
+from rch.execute.ssh import PARAMIKOS_KEX
+from rch.execute.ssh_settings import REFUSED_KEX, config_file_text, ssh_settings
 from rch.fleet.model import Declared
 
 
@@ -54,3 +58,21 @@ class TestAConfiguredIdentity:
         settings = ssh_settings(Declared("css", "203.0.113.1", 22, "rch", ssh_options=declared.ssh_options))
         assert settings.identity_files == (str(tmp_path / "other"),)
         assert not settings.identities_only
+
+
+class TestTheKeyExchange:
+    def test_d_12_is_by_curve25519_alone_or_in_a_hybrid_on_the_control_plane(self):
+        known = set(paramiko.Transport._kex_info)
+        assert {name for name in known - set(PARAMIKOS_KEX) if "25519" not in name} == set()
+        assert known - set(PARAMIKOS_KEX)
+        assert all(any(fnmatch(name, pattern) for pattern in REFUSED_KEX) for name in PARAMIKOS_KEX)
+
+    def test_d_12_is_so_for_rsync_too(self, declared, tmp_path):
+        config = tmp_path / "bulk"
+        config.write_text(config_file_text(ssh_settings(declared), str(tmp_path)))
+        said = subprocess.run(
+            ["ssh", "-F", config, "-G", "rch"], capture_output=True, text=True, check=True, timeout=30
+        )
+        (line,) = [line for line in said.stdout.splitlines() if line.startswith("kexalgorithms ")]
+        assert line.split()[1].split(",")
+        assert all("25519" in name for name in line.split()[1].split(","))
