@@ -164,7 +164,9 @@ def _http_port() -> int:
 
 
 def this_setting() -> Setting:
-    return Setting(load().places.state, sys.executable, bool(os.environ.get("RCH_STATE_DIR")))
+    from rch.shims.program import usual_name
+
+    return Setting(load().places.state, usual_name(sys.executable), bool(os.environ.get("RCH_STATE_DIR")))
 
 
 def _chosen(agents: tuple[str, ...]) -> list[str]:

@@ -1,5 +1,6 @@
 """``python -m rch.fleet``: what the playbooks ask of the registry.
 
+inventory  print the path of the one that rch finds where RCH_INVENTORY is not set; nothing where there is none
 compile   check the inventory and write the snapshot; prints "changed" or "unchanged"
 check     check the inventory; writes nothing
 record    keep the facts on stdin as a worker's record; prints "changed" or "unchanged"
@@ -10,6 +11,7 @@ known-hosts  keep the host keys on stdin ({worker: [key, ...]}); with --check on
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -27,6 +29,7 @@ from rch.paths import AbsPath
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rch.fleet", description="The registry, for playbooks.")
     verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("inventory")
     for verb in ("compile", "check", "known-hosts", "record", "forget"):
         one = verbs.add_parser(verb)
         one.add_argument("--state", required=True, metavar="DIR")
@@ -39,6 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             how.add_argument("--write", action="store_true")
             how.add_argument("--check", action="store_true")
     chosen = parser.parse_args(arguments)
+    if chosen.verb == "inventory":
+        with contextlib.suppress(RchError):
+            print(find_inventory(environ={name: text for name, text in os.environ.items() if name != "RCH_INVENTORY"}))
+        return 0
     state = AbsPath(os.path.abspath(chosen.state))
     try:
         if chosen.verb == "record":

@@ -22,7 +22,10 @@ _CROSS_CC = re.compile(r"[a-z0-9_]+-[a-z0-9_]+-[a-z0-9_]+(?:-[a-z0-9_]+)?-(?:gcc
 
 @dataclass(frozen=True)
 class Status:
-    """What is there. shims: tool -> the real program it stands for, "" when that has gone."""
+    """What is there. shims: tool -> the real program it stands for, "" when that has gone.
+
+    installed: the directory is ours; on a machine without build tools there is no shim in it.
+    """
 
     directory: str
     installed: bool
@@ -114,7 +117,7 @@ def status(directory: str, path: str, tools: Mapping[str, str], setting: Setting
     on_path = any(place and os.path.realpath(place) == os.path.realpath(directory) for place in path.split(":"))
     shims = {name: real_program(name, path) for name in names}
     missing = tuple(sorted(set(tools) - set(names)))
-    return Status(directory, marked and bool(names), on_path, shims, missing, tuple(stale))
+    return Status(directory, marked, on_path, shims, missing, tuple(stale))
 
 
 def is_shim(directory: str, name: str) -> bool:

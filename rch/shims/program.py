@@ -50,7 +50,19 @@ def render(tool: str, toolchain: str, setting: Setting) -> str:
 def own_setting(environ: dict[str, str], python: str) -> Setting:
     """The Setting of this copy of rch; *python* is the interpreter that has its dependencies."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return Setting(python, os.path.join(package, "client.py"), environ.get("RCH_STATE_DIR", ""))
+    return Setting(usual_name(python), os.path.join(package, "client.py"), environ.get("RCH_STATE_DIR", ""))
+
+
+def usual_name(python: str) -> str:
+    """*python* as its directory's ``python3``, where that is the same: pip's scripts are started by that name.
+
+    An environment has up to three names for one interpreter; what is written down must not depend on which one ran.
+    """
+    usual = os.path.join(os.path.dirname(python), "python3")
+    try:
+        return usual if os.path.samefile(usual, python) else python
+    except OSError:
+        return python
 
 
 @cache

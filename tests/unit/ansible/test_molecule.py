@@ -10,15 +10,11 @@ ROLES = sorted(path.name for path in (CHECKOUT / "roles").iterdir())
 SCENARIOS = sorted(path.parent for path in CHECKOUT.glob("molecule/*/molecule.yml"))
 
 ELSEWHERE = {
-    "system_packages": "molecule/worker_base",  # which installs what is missing by it
-    "controller": "tests/integration/test_newcomer.py",  # ./dev setup on a fresh Debian
+    "system_packages": "molecule/controller",  # which is little but it
     **dict.fromkeys(
         ("toolchain_copy", "toolchain_cpp", "toolchain_rust", "toolchain_go", "toolchain_node", "compiler_cache"),
         "molecule/toolchains",
     ),
-    # Until they have one:
-    "speed_score": "molecule/site",
-    "workstation": "molecule/site",
 }
 """Roles without a scenario of their own: where they meet a real machine."""
 

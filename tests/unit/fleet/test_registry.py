@@ -200,3 +200,12 @@ def test_the_example_is_valid_and_shows_every_registry_variable(state):
     assert workers["css"].declared.tags == ("heavy", "nvme", "zone:eu-1")
     assert workers["fmd"].declared.user == "me"
     assert [name for name in VARIABLES if name.startswith("rch_") and f" {name}:" not in example.read_text()] == []
+
+
+def test_the_inventory_that_is_found_without_the_variable_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("RCH_INVENTORY", "/elsewhere")
+    (tmp_path / "rch").mkdir()
+    (tmp_path / "rch" / "inventory.yml").write_text("all: {}\n")
+    assert main(["inventory"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/rch/inventory.yml\n"

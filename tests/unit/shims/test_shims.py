@@ -17,7 +17,7 @@ from rch.client_paths import SHIM_MARK, path_without_shims
 from rch.daemon.wire import Frame
 from rch.shims.directory import install, is_shim, status, uninstall, wanted
 from rch.shims.judge import PROGRAMS
-from rch.shims.program import Setting, render
+from rch.shims.program import Setting, render, usual_name
 
 ROOT = Path(__file__).resolve().parents[3]
 CLIENT = str(ROOT / "rch" / "client.py")
@@ -279,3 +279,20 @@ class TestAShimsText:
     def test_refuses_a_tool_that_is_no_name(self):
         with pytest.raises(ValueError, match="no name"):
             render("a;b", "cargo", Setting("/p", "/c"))
+
+
+def test_the_interpreter_has_one_name_whichever_started_us(tmp_path):
+    for name in ("python3", "python", "python3.11"):
+        (tmp_path / name).symlink_to(sys.executable)
+    (tmp_path / "pypy").write_text("another")
+    usual = str(tmp_path / "python3")
+    assert {usual_name(str(tmp_path / name)) for name in ("python3", "python", "python3.11")} == {usual}
+    assert usual_name(str(tmp_path / "pypy")) == str(tmp_path / "pypy")
+    assert usual_name("/no/such/python") == "/no/such/python"
+
+
+def test_a_machine_without_a_build_tool_is_set_up_all_the_same(tmp_path):
+    setting = Setting("/usr/bin/python3", "/client.py")
+    install(str(tmp_path / "shims"), {}, setting)
+    found = status(str(tmp_path / "shims"), "/usr/bin", {}, setting)
+    assert (found.installed, found.missing, found.stale) == (True, (), ())
