@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
-from rch.cli.canary import BUILD_S, candidates, sing
+from rch.cli.canary import BUILD_S, candidates, last_line, run, sing
 from rch.cli.checks_workers import tools_here
 from rch.config.places import places
 from rch.errors import RchError
@@ -103,22 +102,8 @@ def workstation(name: str, inventory: AbsPath, state: AbsPath, place: str) -> di
 
 def _rch(words: tuple[str, ...], cwd: str, environ: Mapping[str, str], limit_s: float) -> tuple[int, str]:
     """Exit status of ``rch WORDS`` and the last line that it said."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "rch", *words],
-            cwd=cwd,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=limit_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return 1, f"it did not end within {limit_s:.0f} s"
-    said = [line for line in done.stderr.splitlines() if line.strip()]
-    return done.returncode, said[-1] if said else ""
+    done = run([sys.executable, "-m", "rch", *words], cwd, environ, limit_s)
+    return done.returncode, last_line(done.stderr)
 
 
 if __name__ == "__main__":

@@ -93,12 +93,13 @@ def _sing(worker: str, project: Project, directory: str, env: Mapping[str, str])
     told = " ".join(project.command)
     rch = [sys.executable, "-m", "rch", "exec", "--worker", worker, "--require-remote", "--", *project.command]
     started = time.monotonic()
-    there = _run(rch, directory, env)
+    there = run(rch, directory, env)
     seconds = time.monotonic() - started
     if there.returncode != 0:
-        return Song(worker, False, f"{told} on {worker} failed ({there.returncode}): {_last(there.stderr)}", seconds)
+        why = last_line(there.stderr) or "without a word"
+        return Song(worker, False, f"{told} on {worker} failed ({there.returncode}): {why}", seconds)
     here = {**env, "RCH_BYPASS": "1"}
-    ran = _run([os.path.join(directory, project.product)], directory, here)
+    ran = run([os.path.join(directory, project.product)], directory, here)
     if ran.returncode != 0 or "sings" not in ran.stdout:
         return Song(worker, False, f"{told} on {worker} ended well, but its product does not run here", seconds)
     fresh, finding = _fresh(project, directory, here)
@@ -108,16 +109,19 @@ def _sing(worker: str, project: Project, directory: str, env: Mapping[str, str])
 def _fresh(project: Project, directory: str, env: Mapping[str, str]) -> tuple[bool, str]:
     """Whether the same command here finds nothing to do, and in which words the tool says so."""
     if project.tool == "rust":
-        again = _run([*project.command, "--verbose"], directory, env)
+        again = run([*project.command, "--verbose"], directory, env)
         states = re.findall(r"^\s*(Fresh|Compiling|Dirty) ", again.stderr, re.MULTILINE)
         fresh = states.count("Fresh")
         total = len([state for state in states if state != "Dirty"])
         return fresh == total > 0, f"{fresh} of {total} units Fresh here."
-    again = _run([*project.command, "-q"], directory, env)
+    again = run([*project.command, "-q"], directory, env)
     return again.returncode == 0, "nothing to do here." if again.returncode == 0 else "make here would build again."
 
 
-def _run(words: Sequence[str], directory: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+def run(
+    words: Sequence[str], directory: str, env: Mapping[str, str], limit_s: float = BUILD_S
+) -> subprocess.CompletedProcess[str]:
+    """Run a program with nothing on stdin; one that does not end or start has 124 or 127 and says so on stderr."""
     try:
         return subprocess.run(
             words,
@@ -127,15 +131,16 @@ def _run(words: Sequence[str], directory: str, env: Mapping[str, str]) -> subpro
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=BUILD_S,
+            timeout=limit_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(words, 124, "", f"no end after {BUILD_S:.0f} s")
+        return subprocess.CompletedProcess(words, 124, "", f"no end after {limit_s:.0f} s")
     except OSError as error:
         return subprocess.CompletedProcess(words, 127, "", f"{words[0]}: {error.strerror}")
 
 
-def _last(text: str) -> str:
+def last_line(text: str) -> str:
+    """The last line of *text* that is not empty, shortened; "" where there is none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "without a word"
+    return lines[-1][:300] if lines else ""

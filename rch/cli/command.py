@@ -100,13 +100,12 @@ class RchGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(ctx, args)
-        except click.UsageError as error:
+        except click.UsageError:
             import difflib
 
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
             if close:
-                told = error.format_message().rstrip(".")
-                raise click.UsageError(f"{told}. Did you mean {close[0]}?", ctx) from None
+                raise click.UsageError(f"No such command {args[0]!r}. Did you mean {close[0]}?", ctx) from None
             raise
 
 

@@ -7,20 +7,20 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from typing import Any
 
 import click
 
+from rch.cli.asking import confirm
 from rch.cli.command import RchGroup, output
 from rch.cli.setting import here, load
 from rch.config import trust as trust_store
 from rch.config.document import starting_file, toml_value
 from rch.config.edit import set_aside, set_value, unset_value, value_from_text, write_checked
-from rch.config.keys import dotted
+from rch.config.keys import dotted, row_of, split_dotted, unknown_key
 from rch.config.layers import Layer, LayerFile, inspect_layer, read_layer
 from rch.config.merged import PROJECT_FILE, find_project_root
 from rch.config.places import SYSTEM_FILE, Places, places
-from rch.errors import ConfigError, UsageError
+from rch.errors import ConfigError, Fault, RchError, UsageError
 from rch.paths import AbsPath
 
 USER_OPTION = click.option("--user", is_flag=True, help="The user's file instead of the project's.")
@@ -76,7 +76,7 @@ def get(*, key: str) -> None:
         said.say(origin.shown())
 
 
-@config.command("set")
+@config.command("set", context_settings={"ignore_unknown_options": True})  # -5 is a value
 @click.argument("key")
 @click.argument("value")
 @USER_OPTION
@@ -87,6 +87,7 @@ def set_(*, key: str, value: str, user: bool) -> None:
     """
     said = output()
     path, typed = value_from_text(key, value)
+    _check_place(key, path, value, user=user)
     file, layer = _file(user=user)
     set_value(file, layer, path, typed)
     text = f"{dotted(path)} = {toml_value(typed)} in {file}"
@@ -109,10 +110,11 @@ def edit(*, user: bool) -> int:
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
         stream.write(before)
     while True:
-        ended = subprocess.run([*shlex.split(editor), draft], check=False)
-        if ended.returncode != 0:
+        try:
+            _edit_draft(editor, draft, file)
+        except RchError:
             os.unlink(draft)
-            raise UsageError(f"{editor} ended with {ended.returncode}; {file} is unchanged", what=editor)
+            raise
         with open(draft, encoding="utf-8", errors="surrogateescape") as stream:
             text = stream.read()
         if text == before:
@@ -127,7 +129,7 @@ def edit(*, user: bool) -> int:
             return 0
         for problem in found:
             print(problem.one_line(), file=sys.stderr)
-        if not (sys.stdin.isatty() and click.confirm("Edit again?", default=True, err=True)):
+        if not (sys.stdin.isatty() and confirm("Edit again?", default=True)):
             said.say(f"{file} is unchanged; the draft is kept in {draft}")
             return ConfigError.exit_status
 
@@ -189,7 +191,7 @@ def reset(*, key: str | None, user: bool, yes: bool) -> int:
     said = output()
     file, layer = _file(user=user)
     if key is not None:
-        path, _ = value_path(key)
+        path = known_path(key)
         gone = unset_value(file, layer, path)
         text = f"{key} taken out of {file}" if gone else f"{key} is not in {file}"
         said.answer(text, {"file": file, "key": key, "removed": gone})
@@ -197,7 +199,7 @@ def reset(*, key: str | None, user: bool, yes: bool) -> int:
     if not os.path.exists(file):
         said.answer(f"{file} does not exist, the defaults hold already", {"file": file, "backup": None})
         return 0
-    if not yes and not click.confirm(f"Set {file} aside and return to the defaults?", err=True):
+    if not yes and not confirm(f"Set {file} aside and return to the defaults?"):
         return 1
     backup = set_aside(file)
     said.answer(f"{file} is now {backup}", {"file": file, "backup": backup})
@@ -236,15 +238,33 @@ def trust(*, revoke: bool) -> int:
     return 0
 
 
-def value_path(key: str) -> tuple[tuple[str, ...], Any]:
-    """The path of a known *key* and its default; raises ConfigError."""
-    from rch.config.keys import row_of, split_dotted
-
+def known_path(key: str) -> tuple[str, ...]:
+    """The path of a known *key*; raises ConfigError."""
     path = split_dotted(key)
-    row = row_of(path) if path else None
-    if path is None or row is None:
-        raise ConfigError(f"unknown key {key}", key=key, hint="rch config show lists every key")
-    return path, row.default
+    if path is None or row_of(path) is None:
+        raise unknown_key(key, path)
+    return path
+
+
+def _check_place(key: str, path: tuple[str, ...], value: str, *, user: bool) -> None:
+    """Refuse a key that does not count in the file it would be written into, and name the command that is right."""
+    row = row_of(path)
+    if row is not None and not (row.in_user_file if user else row.in_project_file):
+        whose, other = ("the user's", "") if user else ("a project's", "--user ")
+        right = f"rch config set {other}{key} {shlex.quote(value)}"
+        raise UsageError(f"{key} does not count in {whose} file", what=key, hint=right)
+
+
+def _edit_draft(editor: str, draft: str, file: AbsPath) -> None:
+    """Let the user's *editor* change *draft*; raises UsageError where it cannot be started, Fault where it fails."""
+    hint = "export EDITOR=… (or VISUAL), or rch config set KEY VALUE"
+    try:
+        ended = subprocess.run([*shlex.split(editor), draft], check=False)
+    except (ValueError, OSError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"the editor {editor} cannot be started ({why})", what=editor, hint=hint) from error
+    if ended.returncode != 0:
+        raise Fault(f"{editor} ended with {ended.returncode}; {file} is unchanged", host="here", hint=hint)
 
 
 def _places() -> Places:

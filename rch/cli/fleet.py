@@ -42,10 +42,7 @@ def plan(*, limit: tuple[str, ...], ask_become_pass: bool) -> int:
 @ASK_PASSWORD
 def apply(*, limit: tuple[str, ...], tags: tuple[str, ...], ask_become_pass: bool) -> int:
     """Run site.yml: accounts, tools, toolchains, rch-wkr, and this workstation. Changes nothing the second time."""
-    outcome = play("site", limit=limit, tags=tags, ask_password=ask_become_pass)
-    tell_rchd(api())
-    report(outcome)
-    return 0
+    return _run("site", limit, ask_become_pass=ask_become_pass, tags=tags)
 
 
 @fleet.command()
@@ -53,10 +50,7 @@ def apply(*, limit: tuple[str, ...], tags: tuple[str, ...], ask_become_pass: boo
 @ASK_PASSWORD
 def upgrade(*, limit: tuple[str, ...], ask_become_pass: bool) -> int:
     """Bring this version's rch-wkr to the workers, batch by batch: drain, switch, canary build, back on failure."""
-    outcome = play("upgrade", limit=limit, ask_password=ask_become_pass)
-    tell_rchd(api())
-    report(outcome)
-    return 0
+    return _run("upgrade", limit, ask_become_pass=ask_become_pass)
 
 
 @fleet.command()
@@ -64,7 +58,12 @@ def upgrade(*, limit: tuple[str, ...], ask_become_pass: bool) -> int:
 @ASK_PASSWORD
 def gc(*, limit: tuple[str, ...], ask_become_pass: bool) -> int:
     """Remove what no job and no project needs any more from the workers' caches."""
-    outcome = play("gc", limit=limit, ask_password=ask_become_pass)
+    return _run("gc", limit, ask_become_pass=ask_become_pass)
+
+
+def _run(playbook: str, limit: Sequence[str], *, ask_become_pass: bool, tags: Sequence[str] = ()) -> int:
+    outcome = play(playbook, limit=limit, tags=tags, ask_password=ask_become_pass)
+    tell_rchd(api())
     report(outcome)
     return 0
 

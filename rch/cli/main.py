@@ -97,6 +97,9 @@ def _guarded(argv: list[str]) -> int:
         return error.exit_status
     except click.exceptions.Exit as end:
         return end.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:  # a group without a command: its help, as it is
+        click.echo(error.format_message(), err=True)
+        return UsageError.exit_status
     except click.ClickException as error:
         line = " ".join(error.format_message().split())
         context = getattr(error, "ctx", None)

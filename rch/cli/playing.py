@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from rch.cli.api import Api, NotRunning
+from rch.cli.asking import answered
 from rch.cli.command import output
 from rch.cli.setting import load
 from rch.cli.terminal import Output, duration, printable, wants_colour
@@ -49,7 +50,7 @@ def play(
     source = inventory or find_inventory()
     if not inventory:
         _check_names(state, limit, source)
-    password = click.prompt("Password of sudo on the workers", hide_input=True, err=True) if ask_password else None
+    password = answered(_ask_password) if ask_password else None
     with _bar(said, name) as tell:
         outcome = run_playbook(
             name,
@@ -65,11 +66,16 @@ def play(
             on_text=_aloud if said.verbose else lambda _: None,
         )
     if outcome.status == "canceled":
-        said.say(f"interrupted; what was done stays, running it again completes it (all of it: {outcome.log})")
+        stays = "nothing was changed" if check else "what was done stays, running it again completes it"
+        said.say(f"interrupted; {stays} (all of it: {outcome.log})")
         raise click.Abort
     if shown:
         said.say(summary(outcome))
     return outcome
+
+
+def _ask_password() -> str:
+    return str(click.prompt("Password of sudo on the workers", hide_input=True, err=True))
 
 
 def summary(outcome: Outcome) -> str:

@@ -74,6 +74,11 @@ def _program(tool: str, facts: Mapping[str, Any]) -> str:
     from rch.fleet.toolchains import shown
 
     version = shown(facts).get(TOOLCHAINS.get(tool, "")) or _mapping(facts.get("programs")).get(tool)
+    if not version and tool == "cargo":  # outside PATH, in the directory of its toolchain
+        rows = _mapping(facts.get("toolchains")).get("rust")
+        row = _mapping(rows[0]) if isinstance(rows, list) and rows else {}
+        parts = row.get("components")
+        version = f"with {row.get('shown', 'rustc')}" if isinstance(parts, list) and "cargo" in parts else None
     return str(version) if version else "not installed"
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rch.cli.api import Api, NotRunning
+from rch.cli.asking import confirm
 from rch.cli.playing import play, tell_rchd
 from rch.cli.setting import load
 from rch.cli.terminal import Output
@@ -60,7 +61,7 @@ class Setup:
 
     def asks(self, question: str, *, default: bool = True) -> bool:
         """The answer to *question*; with --yes it is yes."""
-        return self.yes or click.confirm(question, default=default, err=True)
+        return self.yes or confirm(question, default=default)
 
     # --- machines ---
 
@@ -82,9 +83,8 @@ class Setup:
             if one.why and one.system:
                 raise UsageError(f"{one.candidate.name}: {one.why}", what=one.candidate.name)
             if one.why:
-                raise Unreachable(
-                    f"{one.candidate.name}: {one.why}", host=one.candidate.name, hint=f"ssh {one.candidate.target}"
-                )
+                text = f"{one.candidate.name}: {one.why}"
+                raise Unreachable(text, host=one.candidate.name, hint=one.candidate.command)
         return found
 
     def discovered_hosts(self, *, wanted: bool) -> list[Found]:
@@ -113,6 +113,7 @@ class Setup:
 
         path = inventory_file(os.environ)
         if not self.asks(f"Write {path}?"):
+            self.said.say("nothing was written")
             raise click.Abort
         self.done["inventory"] = add_found(self.said, found, self.ssh_config, embedded=self.embedded)
 
@@ -135,6 +136,7 @@ class Setup:
     def provision(self, workers: Sequence[Worker], playbook: str = "site") -> Outcome:
         """Run *playbook* over the inventory; the outcome is not judged."""
         if not self.asks(f"Provision {', '.join(one.name for one in workers)} now (ansible-playbook {playbook}.yml)?"):
+            self.said.say("not provisioned; next: rch fleet plan, rch fleet apply")
             raise click.Abort
         outcome = play(playbook, ask_password=self.ask_password, root=self.root)
         self.done["provisioning"] = outcome.as_json()

@@ -4,6 +4,7 @@ module of its own."""
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -75,7 +76,7 @@ def list_(*, tags: tuple[str, ...]) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of sshd.")
 @click.option("--identity-file", help="The administrator's key (ansible_ssh_private_key_file).")
 @click.option("--slots", type=click.IntRange(1, 1024), help="Slots; without it one per CPU.")
-@click.option("--priority", type=click.IntRange(0, 1_000_000), help="Higher is preferred.")
+@click.option("--priority", type=click.IntRange(0, 1000), help="Higher is preferred.")
 @click.option("--tag", "tags", multiple=True, help="Group to put it into; may be given again.")
 def add(
     *,
@@ -94,11 +95,14 @@ def add(
     said = output()
     for what, text in (("--id", name), ("--host", host), *(("--tag", tag) for tag in tags)):
         _check_name(what, text)
+    key = os.path.abspath(os.path.expanduser(identity_file)) if identity_file else None
+    if key and not os.path.isfile(key):
+        raise UsageError(f"--identity-file {key} is no file", what="--identity-file", hint=f"ls -l {shlex.quote(key)}")
     variables: dict[str, Any] = {"ansible_host": host}
     given = {
         "ansible_user": user,
         "ansible_port": port,
-        "ansible_ssh_private_key_file": os.path.abspath(os.path.expanduser(identity_file)) if identity_file else None,
+        "ansible_ssh_private_key_file": key,
         "rch_slots": slots,
         "rch_priority": priority,
     }
@@ -128,6 +132,8 @@ def remove(*, name: tuple[str, ...], purge: bool, ask_become_pass: bool) -> None
 
     said = output()
     path = inventory_file(os.environ)
+    for one in name:
+        remove_host(path, one)  # all of them are there, or nothing is done
     if purge:
         from rch.cli.playing import play, report
 

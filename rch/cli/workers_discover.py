@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import click
 
+from rch.cli.asking import answered
 from rch.cli.command import RchCommand, output
 from rch.cli.inventory_file import inventory_file, merge_hosts, replace_inventory
 from rch.cli.playing import tell_rchd
@@ -112,10 +113,9 @@ def choose(usable: Sequence[Found]) -> list[Found]:
     if not usable:
         return []
     names = [one.candidate.name for one in usable]
+    question = f"Which become workers? ({', '.join(names)}; - for none)"
     while True:
-        text = click.prompt(
-            f"Which become workers? ({', '.join(names)}; - for none)", default="all", err=True, show_default=True
-        )
+        text = answered(lambda: click.prompt(question, default="all", err=True, show_default=True))
         words = [word for word in re.split(r"[\s,]+", str(text)) if word]
         if words == ["-"]:
             return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 import click
 
@@ -29,8 +30,10 @@ def import_(*, file: str) -> None:
     try:
         with open(file, encoding="utf-8") as stream:
             text = stream.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", file=file) from error
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=file, hint=f"ls -l {shlex.quote(file)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8, so no workers.toml", file=file, hint="rch workers import --help") from error
     found = parse(text, file)
     path = inventory_file(os.environ)
     config = load()

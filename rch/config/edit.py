@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rch.config.keys import KeyRow, Path, check_value, expectation, nearest, plain, row_of, split_dotted
+from rch.config.keys import KeyRow, Path, check_value, expectation, plain, row_of, split_dotted, unknown_key
 from rch.config.layers import Layer, inspect_layer, shown
 from rch.config.trust import write_private
 from rch.errors import ConfigError, UsageError
@@ -25,9 +25,7 @@ def value_from_text(key: str, text: str) -> tuple[Path, Any]:
     path = split_dotted(key)
     row = row_of(path) if path else None
     if path is None or row is None:
-        close = nearest(path) if path else ""
-        meant = f"; did you mean {close}?" if close else ""
-        raise ConfigError(f"unknown key {key}{meant}", key=key, nearest=close, hint="rch config show lists every key")
+        raise unknown_key(key, path)
     for candidate in _readings(text):
         try:
             _check(row, path, candidate)
@@ -95,7 +93,7 @@ def _readings(text: str) -> Iterator[Any]:
     if set(table) == {"value"}:  # a newline in the text must not smuggle in a second key
         yield table["value"]
     yield text
-    if text.strip():
+    if text.strip() and not text.lstrip().startswith(("[", "{", '"', "'")):  # that was meant to be TOML, and is wrong
         yield [part.strip() for part in text.split(",")]
 
 

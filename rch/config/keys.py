@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from rch.config.schema import RETIRED, Settings
+from rch.errors import ConfigError
 
 Path = tuple[str, ...]
 """The parts of a key; a name in an open table stands as itself in a value's path, as ``*`` in a row's."""
@@ -143,6 +144,18 @@ def nearest(path: Path) -> str:
     siblings = [name for name in concrete if name.rpartition(".")[0] == dotted(path[:-1])]
     by_end = difflib.get_close_matches(last, [name.rsplit(".", 1)[-1] for name in siblings], n=1, cutoff=0.4)
     return next((name for name in siblings if by_end and name.rsplit(".", 1)[-1] == by_end[0]), "")
+
+
+def unknown_key(key: str, path: Path | None) -> ConfigError:
+    """What is said of *key*, which is no key: the nearest one, or those of the section that it names."""
+    table = table_of(path) if path else None
+    if path and table:
+        names = ", ".join(dotted((*path, name)) for name in table.model_fields)
+        return ConfigError(f"{key} is a section; its keys are {names}", key=key, hint="rch config show")
+    close = nearest(path) if path else ""
+    meant = f"; did you mean {close}?" if close else ""
+    text = f"unknown key {key or repr(key)}{meant}"
+    return ConfigError(text, key=key, nearest=close, hint="rch config show lists every key")
 
 
 def retired(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import PrivateAttr
 
 from rch.config import trust as trust_store
-from rch.config.keys import Path, dotted, key_rows, nearest, plain, row_of, split_dotted
+from rch.config.keys import Path, dotted, key_rows, plain, row_of, split_dotted, unknown_key
 from rch.config.layers import Layer, LayerFile, Origin, check_flat, identity_of, read_layer
 from rch.config.places import SYSTEM_FILE, Places, places
 from rch.config.schema import Settings
@@ -164,11 +164,7 @@ class Config(Settings):
     def _path(self, key: str) -> Path:
         path = split_dotted(key)
         if path is None or row_of(path) is None:
-            close = nearest(path) if path else ""
-            meant = f"; did you mean {close}?" if close else ""
-            raise ConfigError(
-                f"unknown key {key}{meant}", key=key, nearest=close, hint="rch config show lists every key"
-            )
+            raise unknown_key(key, path)
         return path
 
 

@@ -69,6 +69,13 @@ class Candidate:
     source: str = ""
 
     @property
+    def command(self) -> str:
+        """What a person types to get there."""
+        port = ["-p", str(self.own_port)] if self.own_port else []
+        key = ["-i", self.key] if self.key else []
+        return shlex.join(["ssh", *key, *port, self.target if "@" in self.target else f"{self.user}@{self.target}"])
+
+    @property
     def same(self) -> tuple[str, int, str]:
         """The same host, port and user are one machine."""
         return self.host, self.port, self.user

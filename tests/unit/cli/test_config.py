@@ -53,8 +53,34 @@ class TestShowAndGet:
         assert ended.status == 2
         assert "did you mean transfer.git?" in ended.err
 
+    def test_get_of_a_section_names_its_keys(self, shell: Any) -> None:
+        ended = shell("config", "get", "retention")
+        assert ended.status == 2
+        assert "retention is a section; its keys are retention." in ended.err
+        assert "did you mean" not in ended.err
+
 
 class TestSet:
+    def test_takes_no_broken_list_for_names(self, shell: Any, project: Path) -> None:
+        for value in ('["a", 3]', "[css, yto]", '"css'):
+            ended = shell("config", "set", "workers.allowed", value)
+            assert ended.status == 2
+            assert "workers.allowed must be a list of strings" in ended.err
+        assert shell("config", "set", "workers.allowed", "css, yto").status == 0
+        assert shell("config", "get", "workers.allowed").out == '["css", "yto"]\n'
+
+    def test_takes_a_negative_number_for_a_value(self, shell: Any) -> None:
+        ended = shell("config", "set", "--user", "transfer.timeout_sec", "-5")
+        assert ended.status == 2
+        assert 'must be a whole number from 1 to 31536000, got "-5"' in ended.err
+
+    def test_names_the_command_for_the_file_in_which_a_key_counts(self, shell: Any, project: Path) -> None:
+        ended = shell("config", "set", "hooks.on_fallback", "notify me")
+        assert ended.status == 2
+        assert ended.err.endswith("; next: rch config set --user hooks.on_fallback 'notify me'\n")
+        ended = shell("config", "set", "--user", "project.name", "x")
+        assert ended.err.endswith("; next: rch config set project.name x\n")
+
     def test_goes_into_the_projects_file_or_the_users(self, shell: Any, project: Path) -> None:
         assert shell("config", "set", "execution.timeout_sec", "7200").status == 0
         assert project.read_text() == "[execution]\ntimeout_sec = 7200\n"
@@ -107,12 +133,29 @@ class TestEdit:
 
     def test_keeps_the_file_when_the_editor_fails_or_changes_nothing(self, shell: Any, project: Path) -> None:
         project.write_text("[project]\nid = 'old'\n")
-        assert shell("config", "edit", EDITOR="false").status == 2
+        assert shell("config", "edit", EDITOR="false").status == 1
         assert shell("config", "edit", EDITOR="true").status == 0
         assert project.read_text() == "[project]\nid = 'old'\n"
 
+    @pytest.mark.parametrize(("editor", "why"), [("/no/such/editor", "No such file"), ('vi "', "No closing quotation")])
+    def test_names_an_editor_that_cannot_be_started(
+        self, shell: Any, project: Path, editor: str, why: str, tmp_path: Path
+    ) -> None:
+        ended = shell("config", "edit", EDITOR=editor, TMPDIR=str(tmp_path))
+        assert ended.status == 2
+        assert ended.err.startswith(f"rch: error[UsageError] the editor {editor} cannot be started ({why}")
+        assert "; next: export EDITOR=" in ended.err
+        assert not list(tmp_path.glob("rch-config-*"))
+
 
 class TestInitAndReset:
+    def test_reset_without_an_answer_says_so_and_keeps_the_file(self, shell: Any, project: Path) -> None:
+        assert shell("config", "init").status == 0
+        ended = shell("config", "reset")
+        assert ended.status == 2
+        assert ended.err.splitlines()[-1].startswith("rch: error[UsageError] a question got no answer")
+        assert shell("config", "init").status == 2, "the file is there"
+
     @pytest.mark.parametrize("flags", [[], ["--user"]])
     def test_init_writes_a_file_that_changes_nothing_and_never_overwrites(self, shell: Any, flags: list[str]) -> None:
         before = shell("config", "show").out

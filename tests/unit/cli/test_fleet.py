@@ -146,7 +146,9 @@ class TestInit:
         (shell.inventory / "hosts.yml").write_text(before)
         ended = shell("init", "--yes", "css=me@127.0.0.1:1")
         assert ended.status == 4
-        assert "css: ssh: connect to host 127.0.0.1 port 1: Connection refused; next: ssh 127.0.0.1" in ended.err
+        assert (
+            "css: ssh: connect to host 127.0.0.1 port 1: Connection refused; next: ssh -p 1 me@127.0.0.1" in ended.err
+        )
         assert (shell.inventory / "hosts.yml").read_text() == before
 
     def test_refuses_what_is_no_host(self, shell: Any) -> None:

@@ -94,7 +94,7 @@ class TestAddAndRemove:
         (shell.inventory / "hosts.yml").write_text(COMMENTED)
         ended = shell(
             *("workers", "add", "--id", "yto", "--host", "203.0.113.30", "--user", "ubuntu", "--port", "2222"),
-            *("--slots", "8", "--priority", "50", "--tag", "heavy", "--tag", "new", "--identity-file", "/k"),
+            *("--slots", "8", "--priority", "50", "--tag", "heavy", "--tag", "new", "--identity-file", "/etc/hostname"),
         )
         assert ended.status == 0
         assert "next: rch fleet apply --limit yto" in ended.err
@@ -106,7 +106,7 @@ class TestAddAndRemove:
         )
         assert (
             "        yto: {ansible_host: 203.0.113.30, ansible_user: ubuntu, ansible_port: 2222, "
-            "ansible_ssh_private_key_file: /k, rch_slots: 8, rch_priority: 50}\n"
+            "ansible_ssh_private_key_file: /etc/hostname, rch_slots: 8, rch_priority: 50}\n"
         ) in text
         found = {one["name"]: one["declared"] for one in shell("inventory", "show", "--json").json["workers"]}
         assert (found["yto"]["port"], found["yto"]["slots"], found["yto"]["tags"]) == (2222, 8, ["heavy", "new"])
@@ -118,6 +118,36 @@ class TestAddAndRemove:
         text = (shell.inventory / "hosts.yml").read_text()
         assert "yto" not in text
         assert "css: {ansible_host: 203.0.113.20, rch_slots: 32}   # in the cellar" in text
+
+    def test_add_refuses_a_key_that_is_not_there(self, shell: Any) -> None:
+        ended = shell("workers", "add", "--id", "css", "--host", "x", "--identity-file", "~/no-such-key")
+        assert ended.status == 2
+        assert ended.err.startswith(
+            f"rch: error[UsageError] --identity-file {shell.home}/no-such-key is no file; next: ls"
+        )
+        assert "css" not in (shell.inventory / "hosts.yml").read_text()
+
+    def test_remove_of_several_does_nothing_where_one_is_not_there(self, shell: Any) -> None:
+        (shell.inventory / "hosts.yml").write_text(COMMENTED)
+        ended = shell("workers", "remove", "css", "nobody")
+        assert (ended.status, ended.out) == (2, "")
+        assert ended.err.startswith("rch: error[UsageError] nobody is not in ")
+        assert (shell.inventory / "hosts.yml").read_text() == COMMENTED
+
+    @pytest.mark.parametrize("group", ["workers", "inventory", "fleet", "config", "daemon"])
+    def test_a_group_alone_shows_its_commands_with_exit_2(self, shell: Any, group: str) -> None:
+        ended = shell(group)
+        assert (ended.status, ended.out) == (2, "")
+        lines = ended.err.splitlines()
+        assert lines[0].startswith(f"Usage: rch {group} ")
+        assert "Commands:" in lines
+
+    @pytest.mark.parametrize(
+        ("file", "said"), [("/no/such", "/no/such: cannot be read: No such file or directory; next: ls -l /no/such")]
+    )
+    def test_import_of_what_cannot_be_read_is_one_line(self, shell: Any, file: str, said: str) -> None:
+        ended = shell("workers", "import", file)
+        assert (ended.status, ended.err) == (2, f"rch: error[ConfigError] {said}\n")
 
     def test_both_leave_a_file_untouched_that_would_become_wrong(self, shell: Any) -> None:
         file = shell.inventory / "hosts.yml"
@@ -174,6 +204,16 @@ class TestProbe:
         assert (rows["gcc"], rows["zstd"], rows["rsync"]) == ("gcc 12.2.0", "zstd 1.5.4", "rsync 3.2.7")
         assert (rows["clock"], rows["sandbox"], rows["rch-wkr"]) == ("+3.2 ms", "ok", "0.1.0, protocol 1")
         assert "  disk free  500.0 GB" in ended.out
+
+    def test_d_14_finds_cargo_in_its_toolchain(self, shell: Any, rchd: Any) -> None:
+        facts = probe()["facts"]
+        rust = [{"identity": "rustc 1.95.0 (x)", "shown": "rustc 1.95.0", "components": ["cargo", "rustc"]}]
+        answers = (rust, [{**rust[0], "components": []}], [], "x", [3])
+        for rows, said in zip(answers, ("with rustc 1.95.0", *["not installed"] * 4), strict=True):
+            rchd.workers = [{"name": "css"}]
+            rchd.probes = {"css": probe(facts={**facts, "toolchains": {"rust": rows}})}
+            lines = [line.split(maxsplit=1) for line in shell("workers", "probe", "css").out.splitlines()]
+            assert ["cargo", said] in lines
 
     def test_ds_11_names_what_only_one_plane_can_do_with_exit_4(self, shell: Any, rchd: Any) -> None:
         rchd.probes["css"] = probe(ok=False, bulk={"ok": False, "error": "css: Permission denied", "hint": "ssh-add"})
