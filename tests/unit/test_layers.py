@@ -1,6 +1,7 @@
 """Who may import whom: read from top to bottom the table is one command on its way out and back."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +108,16 @@ def test_a_part_that_decides_reaches_out_to_nothing(part):
     for path in (PACKAGE / part).rglob("*.py"):
         found = {name.split(".")[0] for name in imports(path)} & IO
         assert not found, f"{path} imports {found}"
+
+
+@pytest.mark.parametrize("module", ["rch.client", "rch.shims.judge", "rch.offload", "rch.daemon.rchd"])
+def test_d_17_nothing_on_the_path_of_a_command_renders_templates_or_starts_ansible(module):
+    code = (
+        f"import sys, {module}; print(sorted({{m.partition('.')[0] for m in sys.modules}} & {{'jinja2', 'ansible'}}))"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_package_root_brings_nothing_along():

@@ -139,6 +139,16 @@ def test_the_shipped_inventory_is_valid_and_empty(tmp_path):
     assert load_registry(str(tmp_path), str(CHECKOUT / "inventory")).workers == {}
 
 
+def test_d_9_the_packages_that_every_worker_gets_come_from_the_distribution():
+    cpp = load("toolchain_cpp", "vars", "main.yml")
+    usual = {row["package"] for row in cpp["__toolchain_cpp_packages"]["Debian"]}
+    assert {"build-essential", "gcc", "g++", "pkg-config", "libssl-dev"} <= usual
+    clang = {row["package"] for row in cpp["__toolchain_cpp_clang_packages"]["Debian"]}
+    assert clang == {"clang{{ __toolchain_cpp_clang_suffix }}", "llvm{{ __toolchain_cpp_clang_suffix }}"}
+    base = {row["package"] for row in load("worker_base", "vars", "main.yml")["__worker_base_packages"]}
+    assert {"rsync", "zstd"} <= base
+
+
 def test_dev_names_the_packages_that_the_role_controller_installs():
     script = (CHECKOUT / "dev").read_text()
     wanted = {}
