@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,7 +18,10 @@ HAS_SCCACHE = os.path.exists("/usr/bin/sccache")
 CACHES = f'[caching]\ncc_wrapper = "ccache"\nrustc_wrapper = "{"sccache" if HAS_SCCACHE else ""}"\n'
 
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(shutil.which("ccache") is None, reason="needs ccache; ./dev test --all brings it"),
+]
 
 
 @pytest.fixture(scope="module")
