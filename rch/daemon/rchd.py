@@ -348,6 +348,8 @@ class Rchd:
         return job
 
     def _member(self, name: str) -> Member:
+        if not self.pool.members():
+            self.pool.load()  # started a moment ago: the watch thread has not read the inventory yet
         member = self.pool.member(name)
         if member is None:
             known = ", ".join(m.worker.name for m in self.pool.members()) or "none"
