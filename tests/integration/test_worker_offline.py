@@ -98,12 +98,12 @@ class TestACompilerThatChangedThere:
         succeeded(state.run("rch", "daemon", "start"))
         succeeded(state.run("rch", "workers", "probe", "box1"))
         shown = succeeded(state.run("rch", "status", "-w"))
-        assert re.search(rf"drift: rust: this machine has rustc {version}\S*.*, it has rustc 1\.0\.0", shown)
+        assert re.search(rf"drift: rust: this machine has rustc {version} .*, it has none", shown)
         assert "next: rch workers sync box1" in shown
 
         done = state.exec("cargo", "build", cwd=workspace)
         text = succeeded(done)
-        assert re.search(r"\[rch\] local: .*rustc.*1\.0\.0", text), text
+        assert re.search(rf"\[rch\] local: .*rustc {version}", text), text
         assert job(state, text)["worker"] == "here"
         refused = state.exec("cargo", "build", cwd=workspace, options=("--require-remote",))
         assert refused.returncode == 103
