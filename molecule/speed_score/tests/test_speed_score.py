@@ -28,7 +28,9 @@ def test_a_measurement_leaves_nothing_behind_and_says_every_rate(host):
     before = host.check_output(f"ls -A {CACHE} /tmp")
     said = json.loads(host.check_output(BENCH))
     assert 0 < said["speed_score"] <= 100
-    assert all(rate > 0 for rate in said["rates"].values())
+    rates = [rate for rate in said["rates"].values() if not isinstance(rate, str)]  # one says which compiler it was
+    assert len(rates) > 2
+    assert all(rate > 0 for rate in rates)
     assert host.check_output(f"ls -A {CACHE} /tmp") == before
 
 
