@@ -245,5 +245,5 @@ def checked(answer: Answer, op: str, host: str) -> Answer:
 def fault_of(code: str, text: str, op: str, host: str) -> Fault:
     """The exception for a worker's error code."""
     if code == "disk-full":
-        return DiskFull(text, host=host, hint=f"free space on {host} (rch gc)")
+        return DiskFull(text, host=host, hint=f"free space on {host} (rch fleet gc)")
     return WorkerFault(text, host=host, operation=op, code=code)

@@ -110,7 +110,7 @@ class Rsync:
         text = f"{self._host}: {direction} by rsync failed ({status}): {' · '.join(lines[:2])[:300]}"
         if b"No space left on device" in errors:
             side = self._host if (direction == "push") else "here"
-            return DiskFull(text, host=side, hint="rch gc" if side != "here" else "free space on this machine")
+            return DiskFull(text, host=side, hint="rch fleet gc" if side != "here" else "free space on this machine")
         if status in NOT_THERE_STATUS:
             return ToolMissing(
                 f"{self._host}: rsync is not installed there ({lines[0][:200] if lines else status})",

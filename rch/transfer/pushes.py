@@ -33,10 +33,10 @@ def plan_push(
     changes: list[Entry] = []
     metadata: list[Entry] = []
     link, part = _relinked(sent, there)
-    for path, entry in sent.items():
-        known = there.get(path)
-        if known == entry and path not in link and path not in part:
-            continue  # nearly all, nearly always
+    again = link | part
+    differing = [path for path, entry in sent.items() if there.get(path) != entry or path in again]  # nearly none
+    for path in differing:
+        entry, known = sent[path], there.get(path)
         if path in link or known is None or not _same_content(known, entry):
             changes.append(entry)
         elif known.mtime_ns != entry.mtime_ns or known.mode != entry.mode or path in part:
