@@ -34,6 +34,12 @@ _MAX_SHELLS = 3  # bash -c "bash -c '…'"
 _PARSE_CPU_S = 0.1  # a 64 KiB line of ordinary text takes 0.01; "a=(a=(…" would take 18
 _CONTROL = bytes(set(range(32)) - {9, 10}) + b"\x7f"  # the grammar takes \r \f \v for blanks, bash does not
 
+_ASCII = bytes(range(128)) + b"." * 128
+"""The grammar looks letters up in C's tables of 256 and crashes beyond their end, at ``{`` before a rare letter. To
+bash a byte above 127 is part of a word and never of a name, as a dot is; offsets stay what they are."""
+_ENDS = re.compile(rb"<<(?!<)(?!-?[ \t]*(?:'[A-Za-z0-9_]+'|\"[A-Za-z0-9_]+\"|\\?[A-Za-z0-9_]+)(?=[\s;&|()<>]|$))")
+"""A here-document whose end is not a plain word: two such ends could look alike once their letters are dots."""
+
 _BARE = re.compile(rb"[A-Za-z0-9_./:@,+-]+(?: [A-Za-z0-9_./:@,+-]+){0,99}")
 _RESERVED = word_set("{ } ! [[ ]] if then else elif fi for while until do done case esac in select function")
 
@@ -93,8 +99,11 @@ def _refusal(data: bytes) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         return "the line is not UTF-8"
-    if not text.isascii() and any(letter.isspace() for letter in text if letter > "\x7f"):
-        return "the line has blanks outside ASCII"
+    if not text.isascii():
+        if any(letter.isspace() for letter in text if letter > "\x7f"):
+            return "the line has blanks outside ASCII"
+        if _ENDS.search(data.replace(b"<<<", b"   ")):
+            return "the line has letters outside ASCII and a here-document with an unusual end"
     return ""
 
 
@@ -105,6 +114,7 @@ def _language() -> Language:
 
 def _parse(data: bytes) -> Tree | None:
     """The tree of *data*, None when parsing takes too long. CPU time, so that a busy machine changes no verdict."""
+    data = data.translate(_ASCII)
     if len(data) <= 1024:
         return Parser(_language()).parse(data)
     limit = time.thread_time() + _PARSE_CPU_S

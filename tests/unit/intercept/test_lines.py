@@ -10,7 +10,7 @@ from golden_lines import load
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rch.intercept import decide, explain_json, explain_text
+from rch.intercept import decide, explain_json, explain_text, shell
 from rch.intercept.argv import might_build
 from rch.intercept.decision import Policy, Verdict
 from rch.intercept.shell import Line, read_line
@@ -177,6 +177,7 @@ class TestAnyInput:
     @example("make\x0binstall")
     @example("make\u00a0install")
     @example("")
+    @example("\u00f6{\U000e5cd2\u00b5Y\u00f0N")  # the grammar's own tables end at 256: it crashed here
     def test_ic_10_gives_a_decision(self, command: str | bytes) -> None:
         decision = decide(command, CWD, POLICY)
         assert len(decision.segments) >= 1
@@ -207,6 +208,46 @@ class TestAnyInput:
         decision = decide(line, CWD, POLICY)
         starts = [one.start for one in decision.segments if one.verdict is Verdict.OFFLOAD]
         assert _without_insertions(line, decision.rewritten, starts) == line.encode()
+
+
+class TestLettersOutsideAscii:
+    """IC-10: the grammar is written in C and never sees them; the words keep them."""
+
+    @pytest.mark.parametrize(
+        "line", ["make \u00e9", "\u00f6{\U000e5cd2", "echo \U0001f600 {\u65e5; make", "cat <<EOF\n\u00e9\nEOF\nmake"]
+    )
+    def test_never_reach_the_grammar(self, line, monkeypatch):
+        seen = []
+
+        class Watched:
+            def __init__(self, language):
+                self._parser = parser(language)
+
+            def parse(self, data, *words, **more):
+                seen.append(data)
+                return self._parser.parse(data, *words, **more)
+
+        parser = shell.Parser
+        monkeypatch.setattr(shell, "Parser", Watched)
+        decide(line, CWD, POLICY)
+        assert seen
+        assert all(data.isascii() for data in seen)
+
+    @pytest.mark.parametrize(
+        ("line", "builds"),
+        [
+            ("echo 'fertig \u2713' && make", ["make"]),
+            ("make \u00e9clair", ["make \u00e9clair"]),
+            ("cat <<'EOF'\nna\u00efve\nmake\nEOF\nmake all", ["make all"]),
+            ("cat <<\u00e9\n\u00fc\nmake\n\u00e9\n", []),
+            ("\u00e9=1 make", []),
+            ("\u00e9() { make; }; make", ["make", "make"]),
+        ],
+    )
+    def test_make_no_difference_to_what_is_a_build(self, line, builds):
+        decision = decide(line, CWD, POLICY)
+        found = [one.text for one in decision.segments if one.verdict is Verdict.OFFLOAD]
+        assert found == builds
 
 
 HOSTILE = {
