@@ -50,27 +50,23 @@ def snapshot(place):
     return {name: (place / name).read_bytes() for name in sorted(os.listdir(place))}
 
 
-def rsync_of(state):
-    """Pids of the bulk transfers that run for this workstation."""
-    return lab_processes.named("rsync") & lab_processes.descendants([rchd_pid(state)])
-
-
 def cut_during(state, worker):
     """Power off while a bulk transfer is under way: it waits until the power is off, however long that takes."""
+    until(lambda: rchd_pid(state), "rchd runs", timeout_s=30)
+    rchd = rchd_pid(state)  # asked once: that is a process of its own, and a transfer may take less
 
-    def held():
-        """Stopped in the same breath in which it was seen: a quick one would be over."""
-        seen = rsync_of(state) if rchd_pid(state) else set()
+    def stop(number):
+        """The pids of the bulk transfers that run for this workstation, after a signal to each."""
+        seen = lab_processes.named("rsync") & lab_processes.descendants([rchd])
         for pid in seen:
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
         return seen
 
-    until(held, "the transfer is under way", timeout_s=90)
-    for number in (signal.SIGSTOP, signal.SIGCONT):
-        for pid in rsync_of(state):
-            os.kill(pid, number)
-        if number == signal.SIGSTOP:
-            power_off(worker)
+    until(lambda: stop(signal.SIGSTOP), "the transfer is under way", timeout_s=90)
+    stop(signal.SIGSTOP)  # those that it started meanwhile
+    power_off(worker)
+    stop(signal.SIGCONT)
 
 
 def eventually_works(state, project):
