@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,14 +13,9 @@ from rch.testing.products import cargo_units, sent_out, succeeded
 
 GCC = subprocess.run(["gcc", "-dumpversion"], capture_output=True, text=True, check=True).stdout.split(".")[0].strip()
 
-HAS_SCCACHE = os.path.exists("/usr/bin/sccache")
-CACHES = f'[caching]\ncc_wrapper = "ccache"\nrustc_wrapper = "{"sccache" if HAS_SCCACHE else ""}"\n'
+CACHES = '[caching]\ncc_wrapper = "ccache"\nrustc_wrapper = "sccache"\n'
 
-
-pytestmark = [
-    pytest.mark.heavy,
-    pytest.mark.skipif(shutil.which("ccache") is None, reason="needs ccache; ./dev test --all brings it"),
-]
+pytestmark = pytest.mark.heavy  # ./dev test --all brings both programs
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +59,7 @@ class TestTheLock:
         assert not bare.get("compiler_cache")
         assert full["toolchains"]["rust"]
         programs = (full["compiler_cache"]["cc_wrapper"], full["compiler_cache"]["rustc_wrapper"])
-        assert programs == ("/usr/bin/ccache", "/usr/bin/sccache" if HAS_SCCACHE else "")
+        assert programs == ("/usr/bin/ccache", "/usr/bin/sccache")
 
     def test_is_audited_without_a_change(self, sync, synced, embedded_lab):
         with pytest.raises(PlaybookFailed) as caught:
@@ -121,7 +115,6 @@ class TestTheCompilerCacheOfAWorker:
         assert os.fsencode(tmp_path / "two") in made
         assert os.fsencode(tmp_path / "one") not in made
 
-    @pytest.mark.skipif(not HAS_SCCACHE, reason="sccache is not packaged here; Debian and Ubuntu run this")
     def test_answers_a_release_build_of_rust_and_leaves_incremental_ones_alone(self, caches, tmp_path):
         state, directories = caches
         sccache = directories[0]
