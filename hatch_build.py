@@ -1,4 +1,4 @@
-"""The wheel carries playbooks and roles as the collection ``rch.fleet``, where Ansible finds it on ``sys.path``.
+"""The wheel carries playbooks, plugins and roles as the collection ``rch.fleet``; Ansible finds it on ``sys.path``.
 
 A hook and no ``force-include`` table: an editable installation must not get copies, which would be stale at once.
 """
@@ -20,7 +20,7 @@ class CollectionHook(BuildHookInterface[Any]):
         if version == "editable":
             return
         found = list(FILES)
-        for folder in ("playbooks", "roles"):
+        for folder in ("playbooks", "plugins", "roles"):
             for directory, _, names in os.walk(os.path.join(self.root, folder)):
                 inside = os.path.relpath(directory, self.root)
                 found += [f"{inside}/{name}" for name in names if not name.endswith((".pyc", ".retry"))]

@@ -88,8 +88,8 @@ def _known_hosts(state: AbsPath, source: AbsPath, text: str, *, write: bool) -> 
     found = json.loads(text)
     if not any(found.values()):
         return False
-    declared = [worker.declared for worker in compile_registry(state, source, write=False).workers.values()]
-    return keep(state, found, declared, write=write)
+    registry = compile_registry(state, source, write=False) if is_stale(state, source) else read_registry(state)
+    return keep(state, found, [worker.declared for worker in registry.workers.values()], write=write)
 
 
 def list_declared(state: AbsPath) -> list[Declared]:

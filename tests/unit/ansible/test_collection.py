@@ -39,9 +39,14 @@ def carried() -> set[str]:
     return set(build_data["force_include"].values())
 
 
-def test_every_tracked_playbook_and_role_travels_but_the_lab(carried: set[str]) -> None:
+def test_every_tracked_playbook_plugin_and_role_travels_but_the_lab(carried: set[str]) -> None:
     listed = subprocess.run(
-        ["git", "ls-files", "playbooks", "roles"], cwd=TOP, capture_output=True, text=True, check=True, timeout=30
+        ["git", "ls-files", "playbooks", "plugins", "roles"],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
     )
     wanted = {f"{COLLECTION}/{name}" for name in listed.stdout.splitlines()} - {f"{COLLECTION}/playbooks/lab.yml"}
     assert wanted <= carried
