@@ -49,8 +49,11 @@ def as_rch(worker, *words):
 
 
 class TestASecondRun:
-    def test_pd_01_changes_nothing(self, again):
-        assert changes(again()) == []
+    def test_pd_01_changes_nothing_and_sends_no_module(self, again):
+        recap = again("-vvv")
+        assert changes(recap) == []
+        assert "EXEC" in recap.output
+        assert [line for line in recap.output.splitlines() if "Using module file" in line] == []
 
     @pytest.mark.timeout(900)  # four runs of site.yml's tasks and apt
     def test_pd_01_restores_a_package_that_was_removed(self, again, container_worker):

@@ -90,6 +90,11 @@ class TestTheInstalledWheel:
         for role in os.listdir(os.path.join(CHECKOUT, "roles")):
             assert f"rch.fleet.{role}" in listed
 
+    def test_has_the_plugins_with_their_documentation(self, installed: Run, tmp_path: Path) -> None:
+        for name in ("quick_command", "quick_file"):
+            shown = installed("ansible-doc", "-j", f"rch.fleet.{name}", ANSIBLE_HOME=str(tmp_path)).stdout
+            assert f'"rch.fleet.{name}"' in shown
+
     @pytest.mark.heavy
     def test_provisions_a_worker_and_builds_on_it(self, installed: Run, lab_place: str, tmp_path: Path) -> None:
         with BareLab(os.path.join(lab_place, "emb-wheel")) as lab:
