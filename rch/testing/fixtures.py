@@ -31,6 +31,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -263,3 +264,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("xdist_group") is None:
             group = "container" if item.get_closest_marker("container") else item.nodeid.partition("::")[0]
             item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """A test that kills its process fails; with xdist's own scheduler the run would never end."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from rch.testing.crashes import CrashProofScheduling  # xdist is there now
+
+    return CrashProofScheduling(config, log)

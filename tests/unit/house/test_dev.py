@@ -156,6 +156,7 @@ class TestCiRun:
             ("=== 20 failed, 2 passed, 1 error in 0.1s ===\\n", 1),
             ("=== 2 passed, 21 errors in 0.1s ===\\n", 1),
             ("dev: lint failed: mypy\\n=== 1 failed, 2 passed in 0.1s ===\\n", 1),
+            ("=== xdist: maximum crashed workers reached: 8 ===\\n=== 9 failed, 2 passed in 0.1s ===\\n", 1),
         ],
     )
     def test_but_not_where_it_is_no_bad_luck(self, tmp_path, first):
