@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -84,11 +85,7 @@ def examine(cwd: str, *, with_workers: bool) -> list[Check]:
     rchd_pid = pid if isinstance(pid, int) else None
     if config is not None:
         checks += daemon.check_port(config.metrics.prometheus_port, rchd_pid)
-    if status is not None:
-        checks += daemon.check_capacity(status)
-        checks += check_jobs(way, where.state, with_workers=with_workers)
-    checks += local.check_agent(env, rchd_pid)
-    checks += daemon.check_unportable(where.state, way)
+    answers: dict[str, Mapping[str, Any]] = {}
     if with_workers and registry is not None and registry.workers:
         known = {str(worker.get("name")) for worker in (status or {}).get("workers", [])}
         alone = probe_here(where)
@@ -100,6 +97,16 @@ def examine(cwd: str, *, with_workers: bool) -> list[Check]:
             return answer
 
         answers = probe_all(registry, probe)
+    if status is not None:
+        if answers:
+            # A probe brings back a worker that was away: what rchd thought before it is no finding.
+            with contextlib.suppress(RchError):
+                status = way.get("status")
+        checks += daemon.check_capacity(status)
+        checks += check_jobs(way, where.state, with_workers=with_workers)
+    checks += local.check_agent(env, rchd_pid)
+    checks += daemon.check_unportable(where.state, way)
+    if registry is not None and answers:
         ours = tools_here(env, cwd)
         for worker in registry.workers.values():
             checks += check_worker(worker, answers[worker.name], ours)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 import click
@@ -10,6 +11,8 @@ from rch.cli.command import RchGroup, output
 from rch.cli.playing import ASK_PASSWORD, LIMIT, play, report, tell_rchd
 from rch.cli.setting import api
 from rch.cli.terminal import printable
+from rch.errors import UsageError
+from rch.fleet.playbooks import known_tags
 from rch.fleet.run import Change, Outcome
 
 
@@ -42,6 +45,16 @@ def plan(*, limit: tuple[str, ...], ask_become_pass: bool) -> int:
 @ASK_PASSWORD
 def apply(*, limit: tuple[str, ...], tags: tuple[str, ...], ask_become_pass: bool) -> int:
     """Run site.yml: accounts, tools, toolchains, rch-wkr, and this workstation. Changes nothing the second time."""
+    known = known_tags()
+    for tag in tags:
+        if tag not in known:  # Ansible would run next to nothing, and call it a success
+            near = difflib.get_close_matches(tag, known, 1) or ["rch_worker"]
+            raise UsageError(
+                f"no task has the tag {tag!r}: a tag is a role, or ROLE_install, ROLE_configure, ROLE_run",
+                what=tag,
+                allowed=known,
+                hint=f"rch fleet apply --tag {near[0]}",
+            )
     return _run("site", limit, ask_become_pass=ask_become_pass, tags=tags)
 
 
@@ -83,12 +96,14 @@ def plan_lines(outcome: Outcome) -> list[str]:
         lines.append(f"{left}  {middle}  {text}".rstrip())
         before = (host, role)
     touched = {change.host for change in outcome.changes} & set(hosts)
-    if not rows:
-        lines.append(f"nothing would change on {_count(len(hosts), 'host')}")
-    else:
-        lines.append(
-            f"{len(touched)} of {_count(len(hosts), 'host')} would change, nothing else. Apply with: rch fleet apply"
-        )
+    # Where a play ended early, what would have come after that is not known.
+    unknown = [name for name in hosts if not outcome.came_through(name)]
+    tail = f"; not known: {', '.join(unknown)}" if unknown else ""
+    if rows:
+        told = f"{len(touched)} of {_count(len(hosts), 'host')} would change{tail or ', nothing else'}."
+        lines.append(f"{told} Apply with: rch fleet apply")
+    elif len(unknown) < len(hosts):
+        lines.append(f"nothing would change on {_count(len(hosts) - len(unknown), 'host')}{tail}")
     return lines
 
 

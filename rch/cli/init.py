@@ -9,6 +9,7 @@ import click
 from rch.cli.command import RchCommand, output
 from rch.cli.playing import ASK_PASSWORD
 from rch.cli.setup import TITLES, Setup, problem_of
+from rch.cli.workers import key_file
 from rch.cli.workers_discover import EMBEDDED, SSH_CONFIG
 
 AGENT = click.option(
@@ -65,7 +66,7 @@ def run(
     setup: Setup, hosts: tuple[str, ...], *, discover: bool, identity_file: str, agents: tuple[str, ...], hooks: bool
 ) -> int:
     """The story, step by step; the exit status."""
-    found = setup.named_hosts(hosts, identity_file) if hosts else []
+    found = setup.named_hosts(hosts, key_file(identity_file)) if hosts else []
     workers = setup.workers()
     if not hosts and (discover or not workers):
         found = setup.discovered_hosts(wanted=discover)

@@ -66,7 +66,12 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("clock", "unknown" if offset is None else f"{offset:+.1f} ms"),
         ("rch-wkr", f"{answer.get('version', 'unknown')}, protocol {answer.get('protocol', 'unknown')}"),
     ]
-    return [(label, text.splitlines()[0][:200] if text else "unknown") for label, text in rows]
+    return [(label, _tidy(text) or "unknown") for label, text in rows]
+
+
+def _tidy(text: str) -> str:
+    """The first line of *text* without what programs put around and into it for looks (``*** Zstandard CLI … ***``)."""
+    return " ".join(text.partition("\n")[0].strip("* ").split())[:200]
 
 
 def _program(tool: str, facts: Mapping[str, Any]) -> str:
@@ -93,8 +98,10 @@ def _plane(found: Mapping[str, Any]) -> str:
     if found.get("ok"):
         seconds = _number(found.get("seconds"))
         return "ok" if seconds is None else f"ok, {seconds:.2f} s"
-    hint = f"; next: {found['hint']}" if found.get("hint") else ""
-    return f"fails: {found.get('error') or 'no reason given'}{hint}"
+    hint = str(found.get("hint") or "")
+    # To look once more is no advice to somebody who has just looked.
+    tail = f"; next: {hint}" if hint and not hint.startswith("rch workers probe") else ""
+    return f"fails: {found.get('error') or 'no reason given'}{tail}"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -83,8 +83,9 @@ class Setup:
             if one.why and one.system:
                 raise UsageError(f"{one.candidate.name}: {one.why}", what=one.candidate.name)
             if one.why:
-                text = f"{one.candidate.name}: {one.why}"
-                raise Unreachable(text, host=one.candidate.name, hint=one.candidate.command)
+                command = one.candidate.command
+                text = f"{one.candidate.name}: {one.why.removesuffix(f': {command}')}"
+                raise Unreachable(text, host=one.candidate.name, hint=command)
         return found
 
     def discovered_hosts(self, *, wanted: bool) -> list[Found]:

@@ -95,9 +95,7 @@ def add(
     said = output()
     for what, text in (("--id", name), ("--host", host), *(("--tag", tag) for tag in tags)):
         _check_name(what, text)
-    key = os.path.abspath(os.path.expanduser(identity_file)) if identity_file else None
-    if key and not os.path.isfile(key):
-        raise UsageError(f"--identity-file {key} is no file", what="--identity-file", hint=f"ls -l {shlex.quote(key)}")
+    key = key_file(identity_file or "") or None
     variables: dict[str, Any] = {"ansible_host": host}
     given = {
         "ansible_user": user,
@@ -118,7 +116,7 @@ def add(
     if probe_answer is not None and not probe_answer.get("ok"):
         from rch.cli.probe import failure
 
-        said.say(f"{name} is not ready yet: {failure(probe_answer)}")
+        said.say(f"{name} is not ready yet: {failure(probe_answer).removeprefix(f'{name}: ')}")
     said.say(f"next: {next_step}")
 
 
@@ -279,6 +277,14 @@ def _switch(way: Api, verb: str, names: Sequence[str], *, every: bool) -> list[s
         for answer in answers:
             said.line(f"{answer.get('name')}: {answer.get('state')}")
     return chosen
+
+
+def key_file(path: str) -> str:
+    """The key that --identity-file names, as a whole path; "" for none. Raises UsageError where there is no file."""
+    key = os.path.abspath(os.path.expanduser(path)) if path else ""
+    if key and not os.path.isfile(key):
+        raise UsageError(f"--identity-file {key} is no file", what="--identity-file", hint=f"ls -l {shlex.quote(key)}")
+    return key
 
 
 def _check_name(what: str, text: str) -> None:

@@ -48,7 +48,8 @@ def discover(*, ssh_config: str | None, embedded: bool, add: bool, yes: bool, na
         known = {one.name: one for one in candidates}
         for one in name:
             if one not in known:
-                raise UsageError(f"no host or alias {one!r} here", what=one, allowed=tuple(known))
+                listed = ", ".join(known) or "none"
+                raise UsageError(f"no host or alias {one!r} here (known: {listed})", what=one, allowed=tuple(known))
         candidates = [known[one] for one in name]
     if candidates:
         said.say(f"{found_line(candidates)} Probing …")

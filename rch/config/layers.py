@@ -207,8 +207,7 @@ def _checked(path: Path, value: Any, layer: Layer) -> dict[Path, Any]:
             raise _Off(path, f"{name} must be a table, got {shown(value)}")
         close = nearest(path)
         meant = f"; did you mean {close}?" if close else ""
-        hint = "rch config show lists every key"
-        raise _Off(path, f"unknown key {name}{meant}", nearest=close, hint=hint)
+        raise _Off(path, f"unknown key {name}{meant}", nearest=close)
     if layer in (Layer.SYSTEM, Layer.USER) and not row.in_user_file:
         raise _Off(path, f"{name} belongs in a project's .rch/config.toml", hint="move it there")
     if layer is Layer.PROJECT and not row.in_project_file:

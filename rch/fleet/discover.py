@@ -225,6 +225,8 @@ def named(
     match = _PLACE.fullmatch(host)
     if match is None or (at and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.@\\-]{0,63}", at)):
         raise UsageError(f"a host is given as [NAME=][USER@]HOST[:PORT], not {text!r}", what=text)
+    if match[3] and not 1 <= int(match[3]) <= 65535:
+        raise UsageError(f"{text}: a port is a whole number from 1 to 65535", what=text)
     address = match[1] or match[2] or match[4]
     if not name:
         name = address if re.fullmatch(r"[\dA-Fa-f:]*[\d.:]+", address) else address.partition(".")[0]
@@ -330,7 +332,7 @@ def _why(stderr: str, candidate: Candidate) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith("**")]
     text = lines[-1] if lines else "ssh said nothing"
     if "Host key verification failed" in stderr or "host key is known" in stderr:
-        return f"its host key is unknown here; ssh {candidate.target} once, and compare the fingerprint"
+        return f"its host key is unknown here; log in once and compare the fingerprint: {candidate.command}"
     return text[:200]
 
 

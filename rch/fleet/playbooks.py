@@ -7,7 +7,9 @@ package. Everything that Ansible writes on this machine goes below one directory
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,6 +44,16 @@ def playbook(name: str, root: str = "") -> AbsPath:
     if not os.path.isfile(path):
         raise UsageError(f"{top} has no playbook {name}", what=name, hint="pip install --force-reinstall rch")
     return AbsPath(path)
+
+
+def known_tags(root: str = "") -> tuple[str, ...]:
+    """The tags of the roles, one per purpose: ``rch_worker``, ``rch_worker_install``, …"""
+    found: set[str] = set()
+    for path in glob.glob(os.path.join(glob.escape(root or collection_root()), "roles", "*", "tasks", "main.yml")):
+        with open(path, encoding="utf-8") as stream:
+            for words in re.findall(r"\btags: \[([^\]]*)\]", stream.read()):
+                found.update(word.strip() for word in words.split(","))
+    return tuple(sorted(found - {"always", "never"}))
 
 
 def ansible_config(root: str = "") -> str:

@@ -14,12 +14,14 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from rch.errors import ConfigError
+from rch.fleet.variables import VARIABLES, shown
 
 _WORKER = {
     "host": "ansible_host",
@@ -66,9 +68,11 @@ def parse(text: str, file: str) -> Imported:
     group: dict[str, Any] = {}
     heartbeat = None
     if "slots_per_core" in defaults:
-        group["rch_slots_per_core"] = float(_number(defaults, "slots_per_core", file))
+        per_core = float(_number(defaults, "slots_per_core", file))
+        group["rch_slots_per_core"] = _fits("rch_slots_per_core", per_core, "defaults.slots_per_core", file)
     if "ssh_timeout_ms" in defaults:
-        group["ansible_timeout"] = max(1, math.ceil(_number(defaults, "ssh_timeout_ms", file) / 1000))
+        seconds = max(1, math.ceil(_number(defaults, "ssh_timeout_ms", file) / 1000))
+        group["ansible_timeout"] = _fits("ansible_timeout", seconds, "defaults.ssh_timeout_ms, in seconds,", file)
     if "heartbeat_interval_sec" in defaults:
         heartbeat = math.ceil(_number(defaults, "heartbeat_interval_sec", file))
     return Imported(
@@ -83,13 +87,26 @@ def _worker(row: Mapping[str, Any], number: int, file: str) -> ImportedWorker:
     name = row.get("id")
     if not isinstance(name, str) or not name:
         raise ConfigError(f"worker {number} has no id", file=file, key="id")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,252}", name):
+        raise ConfigError(f"worker {number}: id must be a plain name, got {shown(name)}", file=file, key="id")
     if not isinstance(row.get("host"), str):
         raise ConfigError(f"worker {name} has no host", file=file, key="host")
     tags = row.get("tags", [])
-    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise ConfigError(f"worker {name}: tags must be a list of words", file=file, key="tags")
-    variables = {variable: row[key] for key, variable in _WORKER.items() if key in row}
+    _fits("rch_tags", tags, f"worker {name}: tags", file)
+    variables = {
+        variable: _fits(variable, row[key], f"worker {name}: {key}", file)
+        for key, variable in _WORKER.items()
+        if key in row
+    }
     return ImportedWorker(name, variables, tuple(tags))
+
+
+def _fits(variable: str, value: Any, what: str, file: str) -> Any:
+    """*value*; raises ConfigError in the words of *file* when the inventory would not take it as *variable*."""
+    rule = VARIABLES[variable]
+    if not rule.accepts(value):
+        raise ConfigError(f"{what} must be {rule.what}, got {shown(value)}", file=file, key=what.rpartition(" ")[2])
+    return value
 
 
 def _unknown(document: Mapping[str, Any], defaults: Mapping[str, Any], rows: list[Any]) -> Iterator[str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 
-class CrashProofScheduling(LoadGroupScheduling):
+class CrashProofScheduling(LoadGroupScheduling):  # type: ignore[misc]  # xdist is untyped
     @override
     def remove_node(self, node: WorkerController) -> str | None:
         groups = self.assigned_work[node]

@@ -103,6 +103,7 @@ def c_identity(path_env: str) -> Dict[str, Any]:
         real = os.path.realpath(found)
         rows.append("%s: %s | %s | %s" % (name, _without_name(version), target, _hash(real)))
         text = _without_name(version)
+        text = "gcc " + text if text.startswith("(") else text  # clang's line names it
         if text not in shown:
             shown.append(text)
     if not rows:

@@ -243,6 +243,24 @@ class TestRchd:
         rchd.workers = [make_worker(), make_worker("yto", state="draining")]
         assert here(shell)["capacity"]["status"] == OK
 
+    def test_asks_for_the_workers_once_more_when_it_has_probed_them(
+        self, shell: Any, rchd: Any, make_worker: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A worker that was away and answers is no finding: a probe brings it back."""
+        (shell.inventory / "hosts.yml").write_text("all: {children: {rch_workers: {hosts: {css: {}}}}}\n")
+        rchd.workers = [make_worker(state="unreachable", reason="refused")]
+        plain = rchd.answer
+
+        def answer(method: str, path: str, body: Any) -> tuple[int, Any]:
+            if path.endswith("/css/probe"):
+                rchd.workers = [make_worker()]
+                return 200, {"name": "css", "ok": True, "control": {"ok": True}, "bulk": {"ok": True}}
+            found: tuple[int, Any] = plain(method, path, body)
+            return found
+
+        monkeypatch.setattr(rchd, "answer", answer)
+        assert examine(shell)["capacity"]["status"] == OK
+
     def test_with_undelivered_jobs_is_found(self, shell: Any, rchd: Any, make_job: Any) -> None:
         rchd.jobs = [make_job("j-7", products="undelivered"), make_job("j-8")]
         rchd.probes = {"css": {"ok": True, "health": {"disk_free": 9_000_000}}}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rch.cli.fleet import plan_lines
+from rch.fleet.playbooks import known_tags
 from rch.fleet.run import Change, Outcome
 
 TOP = Path(__file__).parents[3]
@@ -40,6 +42,29 @@ class TestAPlan:
 
     def test_without_changes_says_so(self) -> None:
         assert plan_lines(outcome()) == ["nothing would change on 2 hosts"]
+
+    @pytest.mark.parametrize("counts", [{"dark": 1}, {"ok": 4, "failures": 1}])
+    def test_says_nothing_of_a_host_that_it_could_not_look_at(self, counts: dict[str, int]) -> None:
+        change = Change("css", "rch_worker", "Deploy")
+        for changes, last in (
+            ((change,), "1 of 2 hosts would change; not known: fmd. Apply with: rch fleet apply"),
+            ((), "nothing would change on 1 host; not known: fmd"),
+        ):
+            found = outcome(*changes)
+            assert plan_lines(replace(found, hosts={**found.hosts, "fmd": counts}))[-1] == last
+        found = outcome(hosts=("fmd", "localhost"))
+        assert plan_lines(replace(found, hosts={**found.hosts, "fmd": counts})) == []
+
+    def test_is_refused_a_tag_that_no_task_has(self, shell: Any) -> None:
+        ended = shell("fleet", "apply", "--tag", "rch_wrker")
+        assert (ended.status, ended.err.count("\n")) == (2, 1)
+        assert "no task has the tag 'rch_wrker': a tag is a role, or" in ended.err
+        assert ended.err.endswith("next: rch fleet apply --tag rch_worker\n")
+
+    def test_knows_a_tag_for_each_purpose_of_a_role(self) -> None:
+        known = known_tags()
+        assert {"worker_base", "worker_base_install", "rch_worker_configure", "toolchain_rust_run"} <= set(known)
+        assert not {"always", "never"} & set(known)
 
     def test_is_about_workers_that_exist(self, shell: Any) -> None:
         ended = shell("fleet", "plan")
@@ -94,7 +119,7 @@ class TestImport:
         file.write_text('[[workers]]\nid = "css"\nhost = "x"\ntotal_slots = 5000\n')
         ended = shell("workers", "import", str(file))
         assert ended.status == 2
-        assert "rch_slots must be a whole number from 1 to 1024, got 5000" in ended.err
+        assert f"{file}: worker css: total_slots must be a whole number from 1 to 1024, got 5000" in ended.err
         assert (shell.inventory / "hosts.yml").read_text() == before
 
 
@@ -153,6 +178,11 @@ class TestInit:
 
     def test_refuses_what_is_no_host(self, shell: Any) -> None:
         assert shell("init", "--yes", "a b@c").status == 2
+
+    def test_refuses_a_key_that_is_no_file_before_it_looks_anywhere(self, shell: Any) -> None:
+        ended = shell("init", "--yes", "css=me@127.0.0.1:1", "-i", "/no/key")
+        assert ended.status == 2
+        assert ended.err == "rch: error[UsageError] --identity-file /no/key is no file; next: ls -l /no/key\n"
 
 
 class TestInstall:

@@ -44,7 +44,7 @@ def probe(**changes: Any) -> dict[str, Any]:
             "machine": "x86_64",
             "os": {"id": "debian", "version_id": "12", "pretty_name": "Debian GNU/Linux 12 (bookworm)"},
             "cores": 32,
-            "programs": {"zstd": "zstd 1.5.4", "rsync": "rsync 3.2.7", "clang": None},
+            "programs": {"zstd": "*** Zstandard CLI v1.5.4, by  X ***", "rsync": "rsync 3.2.7", "clang": None},
             "toolchains": {
                 "rust": [{"identity": "rustc 1.95.0 (x)", "shown": "rustc 1.95.0", "binds": {}}],
                 "c": [{"identity": "gcc …", "shown": "gcc 12.2.0", "binds": {}}],
@@ -185,7 +185,7 @@ class TestAddAndRemove:
         ended = shell("workers", "add", "--id", "yto", "--host", "203.0.113.30")
         assert ended.status == 0
         assert [path for method, path, _ in rchd.asked if method == "POST"] == ["/v1/refresh", "/v1/workers/yto/probe"]
-        assert "yto is not ready yet: yto: no route" in ended.err
+        assert "yto is not ready yet: no route" in ended.err
 
 
 class TestProbe:
@@ -201,7 +201,7 @@ class TestProbe:
         assert rows["system"] == "Linux css 6.1.0 x86_64 (Debian GNU/Linux 12 (bookworm))"
         assert (rows["cores"], rows["memory"]) == ("32", "64.0 GB")
         assert (rows["rustc"], rows["cargo"], rows["clang"]) == ("rustc 1.95.0", "not installed", "not installed")
-        assert (rows["gcc"], rows["zstd"], rows["rsync"]) == ("gcc 12.2.0", "zstd 1.5.4", "rsync 3.2.7")
+        assert (rows["gcc"], rows["zstd"], rows["rsync"]) == ("gcc 12.2.0", "Zstandard CLI v1.5.4, by X", "rsync 3.2.7")
         assert (rows["clock"], rows["sandbox"], rows["rch-wkr"]) == ("+3.2 ms", "ok", "0.1.0, protocol 1")
         assert "  disk free  500.0 GB" in ended.out
 
@@ -234,7 +234,8 @@ class TestProbe:
         ended = shell("workers", "probe")
         assert ended.status == 4
         assert "css: ok" in ended.out
-        assert "yto: not ok: yto: connect timed out after 5 s" in ended.out
+        assert "yto: not ok: yto: connect timed out after 5 s\n" in ended.out
+        assert "next:" not in ended.out, "to probe is what was just done"
         assert "only the" not in ended.out
         assert [one["ok"] for one in shell("workers", "probe", "--all", "--json").json] == [True, False]
 

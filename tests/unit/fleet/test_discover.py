@@ -105,7 +105,9 @@ class TestAHostThatIsNamed:
         one = named(word, ssh_config="/dev/null")
         assert (one.name, one.host, one.port, one.user) == expected
 
-    @pytest.mark.parametrize("word", ["", "@", "a b", "me@", "x=-oProxyCommand=y", "{{ x }}", "a=b@c:port", "a@h;rm"])
+    @pytest.mark.parametrize(
+        "word", ["", "@", "a b", "me@", "x=-oProxyCommand=y", "{{ x }}", "a=b@c:port", "a@h;rm", "a@h:0", "a@h:99999"]
+    )
     def test_that_is_no_such_word_is_a_usage_error(self, word: str) -> None:
         with pytest.raises(UsageError):
             named(word, ssh_config="/dev/null")
@@ -164,7 +166,7 @@ class TestProbes:
             "me@css: Permission denied (publickey)."
         )
         one = self.answers(ssh, "echo 'Host key verification failed.' >&2; exit 255")
-        assert "compare the fingerprint" in one.why
+        assert one.why == "its host key is unknown here; log in once and compare the fingerprint: ssh me@css"
 
     def test_end_and_go_side_by_side(self, ssh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "PROBE_S", 0.5)

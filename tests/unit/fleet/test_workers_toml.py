@@ -63,7 +63,16 @@ def test_unknown_keys_are_named_and_the_rest_is_there() -> None:
         ("workers = 3\n", "must be tables"),
         ('[[workers]]\nid = "a"\nhost = "h"\ntags = "heavy"\n', "tags must be a list"),
         ('[defaults]\nssh_timeout_ms = "long"\n', "defaults.ssh_timeout_ms must be a number"),
+        ("[defaults]\nslots_per_core = 100\n", "defaults.slots_per_core must be a number from 0.05 to 16, got 100.0"),
+        ("[defaults]\nssh_timeout_ms = 400000\n", "defaults.ssh_timeout_ms, in seconds, must be a whole number"),
         ("defaults = 3\n", "[defaults]"),
+        (
+            '[[workers]]\nid = "a"\nhost = "h"\ntotal_slots = "eight"\n',
+            'worker a: total_slots must be a whole number from 1 to 1024, got "eight"',
+        ),
+        ('[[workers]]\nid = "a"\nhost = "h i"\n', "worker a: host must be a host name or an address"),
+        ('[[workers]]\nid = "a"\nhost = "h"\nenabled = "yes"\n', "worker a: enabled must be true or false"),
+        ('[[workers]]\nid = "a {{ b }}"\nhost = "h"\n', 'worker 1: id must be a plain name, got "a {{ b }}"'),
     ],
 )
 def test_a_mistake_is_one_line_with_the_file(text: str, told: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,12 @@ from rch.worker._identity import rust_parts
 from rch.worker.identity import c_identity, rust_identity
 
 EATER = ["/usr/bin/python3", "-I", "-S", "-c", "x = bytearray()\nwhile True: x += bytes(1 << 22)"]
+
+
+class TestTheCCompiler:
+    def test_is_shown_by_its_name(self):
+        said = c_identity("/usr/bin:/bin")
+        assert re.match(r"gcc \(.+\) \d+\.\d+", said["shown"])
 
 
 class TestMemory:
