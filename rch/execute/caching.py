@@ -20,6 +20,9 @@ _SERVER_BY_SOCKET = (0, 10)
 server would answer that does not see this job's files."""
 
 _SOCKET = "/tmp/rch-sccache"
+_WRAPPER = "wrapper"
+"""Program of the role that stands before sccache: where its server cannot start, the compiler runs alone."""
+
 _RELEASE = ("--release", "-r")
 
 
@@ -45,7 +48,7 @@ def caching(kind: Kind, argv: Sequence[str], env: Mapping[str, str], facts: Mapp
     first: tuple[str, ...] = ()
     if tool == "cargo" and _is_release(argv, env) and not {"RUSTC_WRAPPER", "CARGO_BUILD_RUSTC_WRAPPER"} & set(env):
         program = str(about.get("rustc_wrapper") or "")
-        added["RUSTC_WRAPPER"] = program
+        added["RUSTC_WRAPPER"] = f"{seen_at}/{_WRAPPER}" if about.get("wrapper") is True else program
     elif tool in ("cc", "make"):
         program = str(about.get("cc_wrapper") or "")
         first = (f"{seen_at}/bin",)
@@ -54,7 +57,9 @@ def caching(kind: Kind, argv: Sequence[str], env: Mapping[str, str], facts: Mapp
     if not _is_path(program) or not _may_start(program, about, network):
         return Caching()
     if program.endswith("/sccache"):
-        added |= {"SCCACHE_CONF": f"{seen_at}/sccache.toml", "SCCACHE_SERVER_UDS": _SOCKET}
+        added |= {"SCCACHE_CONF": f"{seen_at}/sccache.toml", "SCCACHE_IGNORE_SERVER_IO_ERROR": "1"}
+        if _version(program, about) >= _SERVER_BY_SOCKET:
+            added["SCCACHE_SERVER_UDS"] = _SOCKET
         if about.get("credentials") is True:
             added["AWS_SHARED_CREDENTIALS_FILE"] = f"{seen_at}/credentials"
     else:
@@ -80,12 +85,19 @@ def _is_release(argv: Sequence[str], env: Mapping[str, str]) -> bool:
 def _may_start(program: str, about: Mapping[str, Any], network: str) -> bool:
     if not program.endswith("/sccache"):
         return True
+    version = _version(program, about)
+    if network == "none":
+        # A store elsewhere cannot be reached from there.
+        return version != () and about.get("backend", "local") == "local"
+    return version >= _SERVER_BY_SOCKET
+
+
+def _version(program: str, about: Mapping[str, Any]) -> tuple[int, ...]:
+    """(0, 10) for "sccache 0.10.0"; empty where that is unknown."""
     versions = about.get("versions")
     said = versions.get(program) if isinstance(versions, Mapping) else None
     found = re.search(r"(\d+)\.(\d+)", said) if isinstance(said, str) else None
-    if found is None:
-        return False
-    return network == "none" or (int(found[1]), int(found[2])) >= _SERVER_BY_SOCKET
+    return (int(found[1]), int(found[2])) if found else ()
 
 
 def _is_path(value: object) -> bool:

@@ -68,10 +68,25 @@ class TestCargo:
         assert given("cargo.build", "cargo build --release", {"RUSTC_WRAPPER": "/opt/mine"}) == Caching()
         assert given("cargo.build", "cargo build --release", {"RUSTC_WRAPPER": ""}) == Caching()
 
+    def test_is_given_what_steps_aside_where_the_server_of_sccache_cannot_start(self):
+        found = given("cargo.build", "cargo build -r", facts=with_(wrapper=True))
+        assert found.env["RUSTC_WRAPPER"] == "/opt/rch/compiler-cache/wrapper"
+        assert found.env["SCCACHE_IGNORE_SERVER_IO_ERROR"] == "1"
+        assert found.env["SCCACHE_SERVER_UDS"].startswith("/tmp/")
+
+    @pytest.mark.parametrize("backend", ["redis", "s3"])
+    def test_has_no_sccache_where_a_job_cannot_reach_the_store(self, backend):
+        facts = with_(backend=backend)
+        assert given("cargo.build", "cargo build -r", facts=facts).env
+        assert given("cargo.build", "cargo build -r", facts=facts, network="none") == Caching()
+        assert given("make", "make", facts=facts, network="none").first  # ccache has a directory too
+
     def test_an_older_sccache_which_listens_on_a_port_needs_a_network_of_the_jobs_own(self):
         old = with_(versions={"/usr/bin/sccache": "sccache 0.4.0-pre.6"})
         assert given("cargo.build", "cargo build -r", facts=old) == Caching()
-        assert given("cargo.build", "cargo build -r", facts=old, network="none").env["RUSTC_WRAPPER"]
+        found = given("cargo.build", "cargo build -r", facts=old, network="none")
+        assert found.env["RUSTC_WRAPPER"]
+        assert "SCCACHE_SERVER_UDS" not in found.env
 
     def test_credentials_are_a_file_there_and_never_a_value(self):
         found = given("cargo.build", "cargo build -r", facts=with_(credentials=True, backend="s3"))
