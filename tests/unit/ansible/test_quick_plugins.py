@@ -143,6 +143,10 @@ class TestQuickFile:
         del task["quick_file"]["mode"]
         self.once(play, task, {"file"})
         assert os.readlink(tmp_path / "new") == "there"
+        (tmp_path / "new").unlink()
+        (tmp_path / "new").symlink_to("elsewhere")
+        assert play(task).said[0]["changed"]
+        assert os.readlink(tmp_path / "new") == "there"
 
     def test_removes_what_should_not_be_there(self, play, tmp_path):
         (tmp_path / "old" / "deep").mkdir(parents=True)
@@ -211,24 +215,3 @@ def test_is_documented_for_ansible(name, tmp_path):
     page = json.loads(done.stdout)[name]
     assert page["doc"]["short_description"]
     assert page["return"]
-
-
-def test_sends_no_module_for_what_runs_in_every_pass():
-    """Where a role's tasks look or set something up, they do so by the quick ones (CONTRIBUTING.md)."""
-    seldom = {"remove", "rustup", "archive", "bun"}
-    slow = {"ansible.builtin.command", "ansible.builtin.shell", "ansible.builtin.template"}
-    found = [
-        f"{path.parent.parent.name}/{path.stem}: {task['name']}"
-        for path in sorted((CHECKOUT / "roles").glob("*/tasks/*.yml"))
-        if path.stem not in seldom
-        for task in tasks_of(yaml.safe_load(path.read_text()))
-        if slow & set(task) and "when" not in task
-    ]
-    assert found == []
-
-
-def tasks_of(listed):
-    for task in listed:
-        yield task
-        for part in ("block", "rescue", "always"):
-            yield from tasks_of(task.get(part, []))
