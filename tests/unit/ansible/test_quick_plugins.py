@@ -145,7 +145,10 @@ class TestQuickFile:
         assert os.readlink(tmp_path / "new") == "there"
         (tmp_path / "new").unlink()
         (tmp_path / "new").symlink_to("elsewhere")
-        assert play(task).said[0]["changed"]
+        followed = {"quick_file": {k: v for k, v in task["quick_file"].items() if k != "follow"}}
+        done = play(task, task, followed)
+        assert [got["changed"] for got in done.said] == [True, False, False]
+        assert done.sent == [["file"], [], ["file"]]  # a link's own attributes or its target's: the module knows
         assert os.readlink(tmp_path / "new") == "there"
 
     def test_removes_what_should_not_be_there(self, play, tmp_path):
