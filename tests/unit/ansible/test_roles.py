@@ -149,6 +149,13 @@ def test_d_9_the_packages_that_every_worker_gets_come_from_the_distribution():
     assert {"rsync", "zstd"} <= base
 
 
+def test_d_4_and_d_10_what_a_role_does_when_nobody_says_anything():
+    cache = load("compiler_cache", "defaults", "main.yml")
+    assert (cache["compiler_cache_dir"], cache["compiler_cache_backend"]) == ("/var/cache/sccache", "local")
+    rust = load("toolchain_rust", "defaults", "main.yml")
+    assert (rust["toolchain_rust_components"], rust["toolchain_rust_targets"]) == (["clippy", "rustfmt"], [])
+
+
 def test_dev_names_the_packages_that_the_role_controller_installs():
     script = (CHECKOUT / "dev").read_text()
     wanted = {}

@@ -145,13 +145,21 @@ class TestProbes:
         (one,) = probe_all([Candidate("css", "css", "203.0.113.20", 22, "me")])
         return one
 
-    def test_see_cores_and_compilers_through_a_talkative_profile(self, ssh: Path) -> None:
+    def test_see_cores_and_compilers_through_a_talkative_profile(
+        self, ssh: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # rustup puts its programs below the home, where no PATH of a plain login leads.
+        rustc = ssh.parents[1] / ".cargo/bin/rustc"
+        rustc.parent.mkdir(parents=True)
+        rustc.write_text("#!/bin/sh\n")
+        rustc.chmod(0o755)
+        monkeypatch.setenv("HOME", str(ssh.parents[1]))
         # The last word is the script that would run there; run here it looks at this machine.
         one = self.answers(ssh, 'echo "Welcome!"; for last; do :; done; sh -c "$last"; echo bye >&2')
         assert one.why == ""
         assert one.system == "Linux"
         assert one.cores >= 1
-        assert one.c is True
+        assert (one.rust, one.c) == (True, True)
 
     def test_leave_only_linux(self, ssh: Path) -> None:
         one = self.answers(ssh, "echo rch-saw system Darwin; echo rch-saw cores 8; echo rch-saw python3 yes")
