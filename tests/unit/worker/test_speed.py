@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from rch.testing.worker_process import WorkerRefused
 from rch.testing.worker_root import new_job
 from rch.worker import _rates, speed
 from rch.worker.cache import Cache
+from rch.worker.facts import machine
 
 RATES = {"cpu_mb_s": 12.5, "memory_mb_s": 4000.0, "disk_mb_s": 500.0}
 MACHINE = {"cpu_model": "Model T", "cores": 4, "memory_mib": 2048, "compiler": ""}
@@ -89,6 +91,11 @@ class TestTheRecord:
     def test_d_8_is_void_on_another_machine(self, cache, changed):
         speed.keep(cache, MACHINE, speed.score(RATES))
         assert speed.kept(cache, {**MACHINE, **changed}) is None
+
+    def test_d_8_is_told_by_all_that_makes_a_machine_another_one(self):
+        now = machine()
+        assert set(now) == set(MACHINE)
+        assert now["compiler"] == os.path.realpath(shutil.which("cc", path="/usr/local/bin:/usr/bin:/bin"))
 
     def test_stays_as_it_is_while_new_measurements_confirm_it(self, cache):
         speed.keep(cache, MACHINE, {"speed_score": 50.0, "method": "compile"})
