@@ -15,7 +15,7 @@ from rch.cli.api import Api, NotRunning
 from rch.cli.command import RchGroup, output
 from rch.cli.setting import api, load
 from rch.cli.terminal import printable
-from rch.errors import RchError, Unreachable, UsageError
+from rch.errors import ConfigError, RchError, Unreachable, UsageError
 
 PROBE_S = 60.0
 """Seconds for one probe: 5 s to connect on each plane, and room for a slow worker to look around."""
@@ -48,6 +48,11 @@ def list_(*, tags: tuple[str, ...]) -> None:
         return
     if not running:
         said.say("rchd is not running: states are unknown; next: rch daemon start")
+    problem = _inventory_problem(running=running, empty=not found)
+    if problem:
+        said.say(f"the inventory cannot be used: {problem}; next: rch inventory show")
+        if not found:
+            return
     rows = []
     for worker in found:
         used, total = worker.get("slots_used"), worker.get("slots_total")
@@ -67,6 +72,26 @@ def list_(*, tags: tuple[str, ...]) -> None:
         )
     headers = ("NAME", "HOST", "STATE", "SLOTS", "SCORE", "TAGS", "TOOLCHAINS", "REASON")
     said.table(headers, rows, empty="no workers; next: rch workers add, or rch init")
+
+
+def _inventory_problem(*, running: bool, empty: bool) -> str:
+    """Why what is listed is not what the inventory means, "" where nothing is known to be wrong with it."""
+    from rch.fleet.inventory import find_inventory
+    from rch.fleet.registry import load_registry
+
+    if running:
+        return str(api().get("status").get("registry_error") or "")
+    if not empty:
+        return ""
+    try:
+        source = find_inventory()
+    except ConfigError:
+        return ""  # none is there yet
+    try:
+        load_registry(load().places.state, source)
+    except ConfigError as error:
+        return error.message
+    return ""
 
 
 @workers.command()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rch.errors import ConfigError
+from rch.fleet.groups import check_groups
 from rch.paths import AbsPath
 
 if TYPE_CHECKING:
@@ -140,12 +141,14 @@ def _read(path: str) -> bytes:
 
 
 def check_syntax(paths: Sequence[AbsPath]) -> None:
-    """Raise ConfigError with file and line for YAML that does not parse or gives one key twice."""
+    """Raise ConfigError with file and line for YAML that does not parse, gives a key twice or is no groups of hosts."""
     for path in paths:
         if path.endswith(_YAML) or (_is_variables_file(path) and _looks_like_yaml(path)):
             node = compose(path)
             if node is not None:
                 _refuse_duplicates(path, node)
+                if not _is_variables_file(path):
+                    check_groups(path, node)
 
 
 def _looks_like_yaml(path: str) -> bool:

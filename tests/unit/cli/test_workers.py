@@ -84,6 +84,20 @@ class TestList:
         ended = shell("workers", "list", "--json")
         assert (ended.status, [one["name"] for one in ended.json]) == (0, ["css"])
 
+    def test_says_that_the_inventory_cannot_be_used(self, shell: Any) -> None:
+        (shell.inventory / "hosts.yml").write_text("rch_workers:\n  host:\n    css: {}\n")
+        ended = shell("workers", "list")
+        assert ended.status == 0
+        told = f"the inventory cannot be used: {shell.inventory}/hosts.yml:2: unknown key host in group rch_workers; "
+        assert told in ended.err
+        assert "no workers" not in ended.err
+
+    def test_says_so_too_when_rchd_goes_on_with_an_older_one(self, shell: Any, rchd: Any, make_worker: Any) -> None:
+        rchd.workers, rchd.status_more = [make_worker()], {"registry_error": "hosts.yml:2: x"}
+        ended = shell("workers", "list")
+        assert "css" in ended.out
+        assert "the inventory cannot be used: hosts.yml:2: x; next: rch inventory show" in ended.err
+
     def test_tags_are_whole_words(self) -> None:
         assert not has_tags(["heavy-compute"], ["heavy"])
         assert has_tags([], ["!heavy"])

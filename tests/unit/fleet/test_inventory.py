@@ -32,6 +32,47 @@ def tree(tmp_path):
     return top
 
 
+class TestTheShapeOfAnInventory:
+    """Ansible passes over what is no group with a warning, or refuses the file without a line."""
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("all:\n  childern:\n    x:\n", "2: unknown key childern in group all; did you mean children?"),
+            ("rch_workers:\n  host:\n    css:\n", "2: unknown key host in group rch_workers; did you mean hosts?"),
+            ("all:\n  css: {}\n", "2: unknown key css in group all; a group has hosts, children and vars"),
+            ("rch_slots: 4\n", "1: group rch_slots must be a mapping: hosts, children and vars"),
+            ("rch_workers:\n  hosts:\n  - css\n", "3: hosts of group rch_workers must be a mapping: NAME: {…}"),
+            ("rch_workers:\n  hosts:\n    css: 3\n", "3: host css must be a mapping: its variables, "),
+            (
+                "all: {children: {a: {children: {b: {hsts: }}}}}\n",
+                "1: unknown key hsts in group b; did you mean hosts?",
+            ),
+            ("- css\n", "1: an inventory must be a mapping: all: {children: "),
+        ],
+    )
+    def test_is_told_with_its_line_where_it_is_none(self, tree, text, said):
+        (tree / "hosts.yml").write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            check_syntax(files(stamps(str(tree))))
+        assert caught.value.message.startswith(f"{tree}/hosts.yml:{said}")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "---\n",
+            "all:\nungrouped:\n",
+            "rch_workers:\n  hosts: css\n",
+            "rch_workers: {hosts: {css: , 'w[1:3]': {}}, vars: {rch_slots: 2}, children: {gpu: }}\n",
+            "plugin: ansible.builtin.constructed\nstrict: false\n",
+            "x: &x\n  hosts: {css: {}}\ny:\n  <<: *x\n",
+        ],
+    )
+    def test_may_be_all_that_ansible_takes(self, tree, text):
+        (tree / "hosts.yml").write_text(text)
+        check_syntax(files(stamps(str(tree))))
+
+
 class TestFindingTheInventory:
     def test_prefers_the_flag_then_the_variable_then_the_users_own(self, tmp_path):
         for name in ("flag", "variable", ".config/rch/inventory"):
