@@ -141,6 +141,24 @@ class TestAWarmProcess:
         warm(cache)
         assert os.stat(os.path.join(cache, "serve.sock")).st_mode & 0o777 == 0o600
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="to be somebody else needs root; the CI machine (root) runs this")
+    def test_refuses_another_account_that_gets_at_the_socket(self, warm, cache):
+        warm(cache)
+        os.chmod(cache, 0o711)
+        os.chmod(os.path.join(cache, "serve.sock"), 0o666)
+        ask = (
+            "import json, socket\n"
+            "peer = socket.socket(socket.AF_UNIX)\n"
+            "peer.settimeout(20)\n"
+            "peer.connect('serve.sock')\n"
+            "peer.sendall(json.dumps({'build': 'source'}).encode() + b'\\n')\n"
+            "print(peer.recv(1))\n"
+        )
+        for user, said in ((0, "b'R'\n"), (65534, "b''\n")):
+            words = ["/usr/bin/python3", "-I", "-c", ask]
+            done = subprocess.run(words, cwd=cache, user=user, capture_output=True, text=True, timeout=30, check=False)
+            assert (done.stdout, done.stderr) == (said, "")
+
     def test_ends_a_caller_that_says_nothing_of_sense(self, warm, cache, make_worker):
         warm(cache)
         for said in (b"\n", b"[]\n", json.dumps({"build": "source"}).encode() + b"\n", b"x" * 100_000):
