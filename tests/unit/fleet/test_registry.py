@@ -162,7 +162,7 @@ class TestAWrongInventory:
         assert "other" not in load_registry(state, source).workers
 
     def test_pd_06_that_ansible_cannot_parse_is_an_error_and_not_an_empty_fleet(self, state, source):
-        Path(source, "more.yml").write_text("just a text\n")
+        Path(source, "more").write_text("[group:nonsense]\nx\n")
         with pytest.raises(ConfigError, match="Ansible refuses the inventory") as caught:
             load_registry(state, source)
         assert "\n" not in caught.value.one_line()
