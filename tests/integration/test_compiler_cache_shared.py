@@ -41,7 +41,9 @@ def lab(lab_place, programs):
     lab = ContainerLab(os.path.join(lab_place, "box-shared-cache"), twin=True)
     try:
         lab.up(with_roles=False)
-        packed = subprocess.run(["tar", "-C", programs, "-cf", "-", "."], capture_output=True, check=True).stdout
+        packed = subprocess.run(
+            ["tar", "-C", programs, "-cf", "-", "opt", "srv"], capture_output=True, check=True
+        ).stdout
         unpack = lab.worker.ssh_command("tar", "-C", "/", "-xf", "-", "--no-same-owner")
         subprocess.run(unpack, input=packed, check=True, timeout=120)
         start(lab)
