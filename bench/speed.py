@@ -4,8 +4,8 @@
 
 Two containers that share this machine's programs, one with ``--cpus 0.5``, one with ``--cpus 1``, are measured in turn
 by ``rch-wkr bench``. While that lasts their control groups have the largest share of the CPU that there is, so others
-on this machine take little of what the quota grants. Prints each score, the spread (largest against smallest) and the
-ratio of the medians.
+on this machine take little of what the quota grants. Prints each score as the worker's facts have it, the spread
+(largest against smallest) and the ratio of the medians.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> int:
                 for quota, lab in zip(QUOTAS, labs, strict=True):
                     favour(lab)
                     done = lab.worker.run(
-                        "python3", "/var/tmp/rch-wkr", "bench", "--cache", "/var/tmp/cache", timeout_s=300
+                        *("python3", "/var/tmp/rch-wkr", "bench", "--keep", "--cache", "/var/tmp/cache"), timeout_s=300
                     )
                     found = json.loads(done.stdout)
                     scores[quota].append(found["speed_score"])

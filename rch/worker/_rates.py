@@ -22,7 +22,7 @@ _MIB = 1 << 20
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 _COMPILERS = ("cc", "gcc", "clang")
 _COMPILE_LIMIT_S = 60.0
-_ROUNDS = 5
+_ROUNDS = 8
 _FUNCTIONS = 40
 """Pairs of functions in the source: some 0.3 s of ``cc -O2`` on a current core."""
 
@@ -54,7 +54,7 @@ uint32_t run{i}(struct s{i} *p, size_t n, char *out) {{
 def measure(directory: str) -> Dict[str, Any]:
     """All rates, in 10**6 bytes/s; ``compile_s`` and ``compiler`` where a C compiler is, ``sysbench`` where that is.
 
-    *directory* lies on the file system that is measured. Some five seconds of one CPU.
+    *directory* lies on the file system that is measured. Some eight seconds of one CPU.
     """
     compiler = _program(*_COMPILERS)
     cpu, memory, disk, seconds = 0.0, 0.0, 0.0, float("inf")

@@ -22,7 +22,7 @@ from rch.worker.refusal import Refusal
 from rch.worker.slots import Slots
 
 LIMIT_S = 120.0
-"""A measurement takes some five seconds; a machine that needs longer than this has something better to do."""
+"""A measurement takes some eight seconds; a machine that needs longer than this has something better to do."""
 
 _LOOK_S = 0.03
 
@@ -48,12 +48,20 @@ def bench(
     if given is not None:
         found: Dict[str, Any] = {"speed_score": round(given, 1), "method": "cloud_benchmarker"}
     else:
-        rates = _measure(cache, slots)
-        found = {**speed.score(rates), "rates": rates}
+        found = _measured(cache, slots)
+        if keep and before is not None and not speed.confirms(before, found):
+            # A rested machine is faster for a while, a neighbour makes it slower: a change has to show twice.
+            again = _measured(cache, slots)
+            found = min(found, again, key=lambda one: abs(float(one["speed_score"]) - before["speed_score"]))
     found["formula"] = speed.METHODS[found["method"]]
     if keep:
         found = speed.keep(cache, machine, found)
     return {**found, "measured": given is None}
+
+
+def _measured(cache: Cache, slots: Slots) -> Dict[str, Any]:
+    rates = _measure(cache, slots)
+    return {**speed.score(rates), "rates": rates}
 
 
 def _measure(cache: Cache, slots: Slots) -> Dict[str, Any]:

@@ -77,16 +77,20 @@ def keep(cache: Cache, machine: Mapping[str, Any], found: Mapping[str, Any]) -> 
     """Write what was *found* as the record, with the time; the record that counts now."""
     before = kept(cache, machine)
     record: Dict[str, Any] = {**found, "machine": {**machine, "version": _VERSION}}
-    if (
-        before is not None
-        and before.get("method") == found["method"]
-        and abs(found["speed_score"] - before["speed_score"]) <= STEADY * before["speed_score"]
-    ):
+    if before is not None and confirms(before, found):
         record = before
     record["measured_at"] = int(time.time())
     os.makedirs(os.path.dirname(_path(cache)), mode=0o700, exist_ok=True)
     write_json(_path(cache), record)
     return record
+
+
+def confirms(before: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """True if the score *found* is that of *before*, but for what a machine differs by from minute to minute."""
+    return bool(
+        before.get("method") == found["method"]
+        and abs(found["speed_score"] - before["speed_score"]) <= STEADY * before["speed_score"]
+    )
 
 
 def holds(record: Mapping[str, Any], max_age_s: float) -> bool:

@@ -11,12 +11,19 @@ import pytest
 
 from rch.testing.worker_process import WorkerRefused
 from rch.testing.worker_root import new_job
-from rch.worker import _rates, speed
+from rch.worker import _rates, bench, speed
 from rch.worker.cache import Cache
 from rch.worker.facts import machine
 
 RATES = {"cpu_mb_s": 12.5, "memory_mb_s": 4000.0, "disk_mb_s": 500.0}
 MACHINE = {"cpu_model": "Model T", "cores": 4, "memory_mib": 2048, "compiler": ""}
+
+
+@pytest.fixture
+def cache(tmp_path):
+    cache = Cache(str(tmp_path / "cache"))
+    cache.create()
+    return cache
 
 
 class TestTheFormula:
@@ -74,12 +81,6 @@ class TestTheQuota:
 
 
 class TestTheRecord:
-    @pytest.fixture
-    def cache(self, tmp_path):
-        cache = Cache(str(tmp_path / "cache"))
-        cache.create()
-        return cache
-
     def test_is_read_back(self, cache):
         assert speed.kept(cache, MACHINE) is None
         speed.keep(cache, MACHINE, speed.score(RATES))
@@ -175,3 +176,31 @@ def test_a_score_that_is_none_is_a_mistake_on_the_command_line(tmp_path):
         timeout=60,
     )
     assert done.returncode == 2
+
+
+class TestAChange:
+    """A score that departs from the record has to show twice; the one nearer to the record is what was found."""
+
+    @pytest.mark.parametrize(
+        ("measured", "kept", "times"),
+        [
+            ([52.0], 50.0, 1),  # confirmed at once
+            ([42.0, 47.0], 50.0, 2),  # a neighbour's minute
+            ([58.0, 51.0], 50.0, 2),  # a rested processor's
+            ([40.0, 41.0], 41.0, 2),  # slower indeed
+            ([70.0, 69.0], 69.0, 2),  # faster indeed
+        ],
+    )
+    def test_has_to_show_twice(self, cache, monkeypatch, measured, kept, times):
+        speed.keep(cache, MACHINE, {"speed_score": 50.0, "method": "compile"})
+        scores = iter(measured)
+        asked = []
+
+        def measure(*_):
+            asked.append(next(scores))
+            return {"speed_score": asked[-1], "method": "compile", "rates": {}}
+
+        monkeypatch.setattr(bench, "_measured", measure)
+        assert bench.bench(cache, None, MACHINE, keep=True)["speed_score"] == kept
+        assert len(asked) == times
+        assert speed.kept(cache, MACHINE)["speed_score"] == kept
