@@ -167,7 +167,8 @@ def remove(*, name: tuple[str, ...], purge: bool, ask_become_pass: bool) -> None
         replace_inventory(path, remove_host(path, one), load().places.state, os.environ)
         removed.append(one)
         if not said.json:
-            said.line(f"{one} removed from {path}")
+            left = "" if purge else "; what rch has put there stays (with --purge it goes first)"
+            said.line(f"{one} removed from {path}{left}")
     _refresh(api())
     if said.json:
         said.document({"removed": removed, "inventory": path})

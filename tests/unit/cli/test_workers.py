@@ -128,7 +128,9 @@ class TestAddAndRemove:
     def test_remove_takes_it_out_of_every_group_and_leaves_the_rest(self, shell: Any) -> None:
         (shell.inventory / "hosts.yml").write_text(COMMENTED)
         shell("workers", "add", "--id", "yto", "--host", "203.0.113.30", "--tag", "heavy")
-        assert shell("workers", "remove", "yto").status == 0
+        ended = shell("workers", "remove", "yto")
+        assert ended.status == 0
+        assert ended.out.rstrip().endswith("hosts.yml; what rch has put there stays (with --purge it goes first)")
         text = (shell.inventory / "hosts.yml").read_text()
         assert "yto" not in text
         assert "css: {ansible_host: 203.0.113.20, rch_slots: 32}   # in the cellar" in text
