@@ -23,7 +23,7 @@ def cache(tmp_path):
         place = os.path.join(cache.path, "versions", name)
         os.makedirs(place)
         with open(os.path.join(place, "rch-wkr"), "wb") as file:
-            file.write(b"import time; time.sleep(60)\n")
+            file.write(b"import time; print('up', flush=True); time.sleep(60)\n")
         at = time.time() - (10 - number) * 86400
         os.utime(place, (at, at))
     os.symlink(f"../versions/{NAMES[1]}/rch-wkr", os.path.join(cache.path, "bin", "rch-wkr"))
@@ -46,8 +46,10 @@ class TestVersions:
         assert removed(cache, max_age_s=9.5 * 86400) == [NAMES[0]]
 
     def test_that_a_supervisor_runs_from_stay(self, cache):
-        with subprocess.Popen([sys.executable, os.path.join(cache.path, "versions", NAMES[0], "rch-wkr")]) as running:
+        words = [sys.executable, os.path.join(cache.path, "versions", NAMES[0], "rch-wkr")]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as running:
             try:
+                running.stdout.readline()  # until exec has ended /proc shows no words of it
                 assert removed(cache) == [NAMES[2]]
             finally:
                 running.kill()
