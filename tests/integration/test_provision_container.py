@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from functools import partial
 
 import pytest
 
@@ -83,6 +84,42 @@ class TestABlankWorker:
             assert "worker_base : account | Make the account" in changes(recap)
             assert lab.worker.run("getent", "passwd", "rch").returncode != 0
             assert text(lab.worker.run("sh", "-c", "ls -d /home/rch /etc/ansible 2>/dev/null; true")) == ""
+        finally:
+            lab.down()
+
+
+@pytest.mark.container
+@pytest.mark.heavy
+@pytest.mark.timeout(1500)  # half a gigabyte of packages
+class TestTheDistributionsToolchains:
+    """Rust, Go and Node.js as packages of a bare machine, for whoever does not want this workstation's."""
+
+    def test_are_installed_once_known_and_used(self, lab_place):
+        lab = ContainerLab(os.path.join(lab_place, "box-distro"))
+        methods = {f"toolchain_{name}_method": "distro" for name in ("rust", "go", "node")}
+        try:
+            lab.up(with_roles=False)
+            run = partial(
+                provision,
+                lab.inventory,
+                scratch=lab.directory,
+                state_dir=lab.state_dir,
+                arguments=("--extra-vars", json.dumps(methods)),
+                timeout_s=1200,
+            )
+            assert run().count("failed") == 0
+            assert changes(run()) == []
+            for package, program in (("rustc", "rustc"), ("cargo", "cargo"), ("golang-go", "go"), ("nodejs", "node")):
+                assert text(lab.worker.run("dpkg-query", "--show", "--showformat=${Status}", package)).endswith(
+                    " installed"
+                )
+                assert text(lab.worker.run("sh", "-c", f"command -v {program}")) == f"/usr/bin/{program}"
+            facts = read_registry(lab.state_dir).workers[lab.worker.name].observed.facts
+            rust = text(lab.worker.run("rustc", "-vV"))
+            assert [row["identity"] for row in facts["toolchains"]["rust"]] == [rust]
+            assert text(lab.worker.run("go", "version")) in [row["identity"] for row in facts["toolchains"]["go"]]
+            hello = "cd $(mktemp -d) && cargo init --quiet --name hello && cargo run --quiet"
+            assert text(as_rch(lab.worker, "sh", "-c", hello)) == "Hello, world!"
         finally:
             lab.down()
 
