@@ -19,7 +19,7 @@ from rch.daemon.pool import Member, Pool
 from rch.daemon.store import Store
 from rch.errors import ConfigError, Fault, RchError
 from rch.execute.executor import Hello
-from rch.fleet.record import write_record
+from rch.fleet.record import read_observed, write_record
 from rch.paths import AbsPath
 
 LOOK_S = 15.0
@@ -115,12 +115,13 @@ class Measurer:
     def _record(self, member: Member, found: dict[str, Any]) -> None:
         """Put the score among the facts, where the choice and `rch workers list` find it."""
         kept = ("machine", "measured_at", "measured", "ok")
+        before = read_observed(self._state_dir, member.worker.name).facts  # a probe may have written them just now
         facts = {
-            **member.worker.observed.facts,
+            **before,
             "speed_score": found.get("speed_score"),
             "speed": {key: value for key, value in found.items() if key not in kept},
         }
-        if facts != dict(member.worker.observed.facts):
+        if facts != dict(before):
             with contextlib.suppress(ConfigError):  # a worker's nonsense stays out of the record
                 write_record(self._state_dir, member.worker.name, json.dumps(facts).encode("ascii"))
 

@@ -323,8 +323,10 @@ class Rchd:
         return self.desk.fetch(self._job(job_id)).shown()
 
     def probe(self, name: str) -> dict[str, Any]:
-        """Look at one worker over both planes, on a connection of its own."""
-        return self.desk.probe(self._member(name))
+        """Look at one worker over both planes, on a connection of its own; the next choice knows what was found."""
+        found = self.desk.probe(self._member(name))
+        self.pool.refresh()
+        return found
 
     def switch(self, name: str, verb: str) -> dict[str, Any]:
         """``drain``, ``disable`` or ``enable``."""

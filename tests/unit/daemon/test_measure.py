@@ -13,7 +13,7 @@ from rch.daemon.store import Job, Store
 from rch.execute.channel import Answer
 from rch.execute.local import LocalExecutor
 from rch.fleet import compile_registry
-from rch.fleet.record import read_observed
+from rch.fleet.record import read_observed, write_record
 from rch.worker import speed
 from rch.worker.cache import Cache, write_json
 from rch.worker.facts import machine
@@ -122,6 +122,14 @@ class TestIdleWorkers:
         wait_for(lambda: all(executor.asked for executor in again.values()))
         assert not any(executor.asked[0]["measured"] for executor in again.values())
         assert len(again["one"].asked) == 1
+
+    def test_keep_the_facts_that_a_probe_wrote_meanwhile(self, start, scored, tmp_path):
+        scored("one", 60)
+        start("one", quiet_s=1.0)
+        state = str(tmp_path / "state")
+        write_record(state, "one", json.dumps({"hostname": "as probed"}).encode())
+        wait_for(lambda: "speed_score" in read_observed(state, "one").facts)
+        assert read_observed(state, "one").facts["hostname"] == "as probed"
 
     def test_d_8_are_measured_again_when_the_score_is_older_than_the_interval(self, start, scored):
         scored("old", 7 * HOUR)
