@@ -31,8 +31,8 @@ QUIET_S = 60.0
 AGAIN_S = 600.0
 """After a measurement that was given up, or could not be made."""
 
-ANSWER_S = 150.0
-"""More than a worker allows itself for a measurement."""
+ANSWER_S = 270.0
+"""More than a worker allows itself for a measurement and, when that tells of a change, for one more."""
 
 
 class Measurer:

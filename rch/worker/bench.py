@@ -49,7 +49,8 @@ def bench(
         found: Dict[str, Any] = {"speed_score": round(given, 1), "method": "cloud_benchmarker"}
     else:
         found = _measured(cache, slots)
-        if keep and before is not None and not speed.confirms(before, found):
+        same_kind = before is not None and before.get("method") == found["method"]
+        if keep and before is not None and same_kind and not speed.confirms(before, found):
             # A rested machine is faster for a while, a neighbour makes it slower: a change has to show twice.
             again = _measured(cache, slots)
             found = min(found, again, key=lambda one: abs(float(one["speed_score"]) - before["speed_score"]))

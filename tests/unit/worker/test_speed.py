@@ -204,3 +204,11 @@ class TestAChange:
         assert bench.bench(cache, None, MACHINE, keep=True)["speed_score"] == kept
         assert len(asked) == times
         assert speed.kept(cache, MACHINE)["speed_score"] == kept
+
+    def test_needs_no_second_look_where_the_score_is_of_another_kind(self, cache, monkeypatch):
+        speed.keep(cache, MACHINE, {"speed_score": 90.0, "method": "cloud_benchmarker"})
+        asked = []
+        found = {"speed_score": 50.0, "method": "compile", "rates": {}}
+        monkeypatch.setattr(bench, "_measured", lambda *_: asked.append(1) or dict(found))
+        assert bench.bench(cache, None, MACHINE, keep=True)["speed_score"] == 50.0
+        assert len(asked) == 1
